@@ -9,14 +9,14 @@ clang=${BPF_CLANG:-clang-14}
 strip=${BPF_STRIP:-llvm-strip-14}
 
 if ! command -v "$clang" >/dev/null || ! command -v "$strip" >/dev/null ||
-	[ ! -e /usr/include/bpf/bpf_helpers.h ] || [ ! -e /usr/include/linux/bpf.h ]; then
+	[ ! -e /usr/include/linux/bpf.h ]; then
 	if ! command -v apt-get >/dev/null; then
-		echo "bpf/clang.sh: install clang $want, its llvm-strip and the libbpf headers, or run this on Debian 12 (no apt-get here)" >&2
+		echo "bpf/clang.sh: install clang $want, its llvm-strip and the kernel's user headers, or run this on Debian 12 (no apt-get here)" >&2
 		exit 1
 	fi
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends clang-14 llvm-14 libbpf-dev linux-libc-dev >/dev/null
+	apt-get install -y -qq --no-install-recommends clang-14 llvm-14 linux-libc-dev >/dev/null
 fi
 
 have=$("$clang" --version | sed -n 's/.*clang version \([0-9.]*\).*/\1/p')
