@@ -24,3 +24,38 @@ var _ flow.Request = (*HTTPRequest)(nil)
 
 // Type implements flow.Request.
 func (*HTTPRequest) Type() string { return "http-request" }
+
+// AppendText implements flow.Request: "HTTP/1.1 GET http://host/path".
+func (r *HTTPRequest) AppendText(dst []byte) []byte {
+	dst = flow.AppendEscaped(dst, r.Proto)
+	dst = append(dst, ' ')
+	dst = flow.AppendEscaped(dst, r.Method)
+	dst = append(dst, ' ')
+	if r.isOrigin() {
+		dst = append(dst, "http://"...)
+		dst = flow.AppendEscaped(dst, r.Host)
+	}
+	return flow.AppendEscaped(dst, r.Path)
+}
+
+// isOrigin reports whether the path belongs behind the host. "*" and what CONNECT
+// names do not.
+func (r *HTTPRequest) isOrigin() bool {
+	return len(r.Host) > 0 && len(r.Path) > 0 && r.Path[0] == '/'
+}
+
+// AppendJSON implements flow.Request with Hubble's words. Header fields are left out:
+// they carry secrets.
+func (r *HTTPRequest) AppendJSON(dst []byte) []byte {
+	dst = append(dst, `{"protocol":`...)
+	dst = flow.AppendJSONString(dst, r.Proto)
+	dst = append(dst, `,"method":`...)
+	dst = flow.AppendJSONString(dst, r.Method)
+	dst = append(dst, `,"url":"`...)
+	if r.isOrigin() {
+		dst = append(dst, "http://"...)
+		dst = flow.AppendJSONText(dst, r.Host)
+	}
+	dst = flow.AppendJSONText(dst, r.Path)
+	return append(dst, `"}`...)
+}

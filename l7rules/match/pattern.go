@@ -65,6 +65,7 @@ func Compile(source string) (*Pattern, error) {
 	if p.cost > MaxPatternCost {
 		return nil, fmt.Errorf("%w: %d instructions, at most %d", ErrTooLarge, p.cost, MaxPatternCost)
 	}
+	written := tree.String()
 	tree = unanchor(tree.Simplify())
 	if all, ok := enumerate(tree); ok {
 		p.kind = kindLiterals
@@ -80,8 +81,12 @@ func Compile(source string) (*Pattern, error) {
 		return p, nil
 	}
 	// The source was parsed alone above, so a stray parenthesis in it cannot
-	// close the group.
-	p.re, err = regexp.Compile(`\A(?:` + source + `)\z`)
+	// close the group; but a \Q that nothing ends would swallow the group's end.
+	body := source
+	if strings.Contains(source, `\Q`) {
+		body = written
+	}
+	p.re, err = regexp.Compile(`\A(?:` + body + `)\z`)
 	if err != nil {
 		return nil, err
 	}

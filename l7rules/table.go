@@ -1,0 +1,298 @@
+package l7rules
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sort"
+
+	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/l7rules/flow"
+)
+
+// Action is what happens to a connection. The zero value denies.
+type Action uint8
+
+const (
+	ActionDeny     Action = iota // refused
+	ActionAllow                  // untouched
+	ActionRedirect               // through the proxy, which judges each request
+)
+
+// String is the action's name.
+func (a Action) String() string {
+	switch a {
+	case ActionAllow:
+		return "allow"
+	case ActionRedirect:
+		return "redirect"
+	}
+	return "deny"
+}
+
+// Entry is the verdict on a range of ports of one IP protocol. The zero value
+// denies.
+type Entry struct {
+	Proto       uint8 // IP protocol number; 0 is every one that the table does not list
+	First, Last uint16
+	Action      Action
+	Rules       *Ruleset // ActionRedirect only
+	// Policy names the rule that decided, as "namespace/name[egress 0]"; "" where the
+	// direction's default or, for ActionRedirect, more than one rule did.
+	Policy string
+	// Reason says why no rule decided.
+	Reason string
+}
+
+func (e *Entry) sameVerdict(f *Entry) bool {
+	return e.Action == f.Action && e.Rules == f.Rules && e.Policy == f.Policy && e.Reason == f.Reason
+}
+
+// portTable holds, per IP protocol and sorted, the verdict on every port of one peer.
+type portTable struct {
+	protos  []uint8 // sorted; 0 stands for all others
+	entries [][]Entry
+}
+
+// span is one range of ports that a rule covers.
+type span struct {
+	first, last uint16
+	rule, port  int // indices; port is -1 for AnyPort
+}
+
+// Table returns the final verdicts on what a peer and the subject say to each other:
+// disjoint ranges, sorted by protocol and port, denials already applied.
+//
+// Where the direction is enforced, what no rule names is refused and left out: absence
+// denies. Where it is not, the table has no gaps.
+func (ep *EndpointPolicy) Table(dir flow.Direction, peer Peer) []Entry {
+	if dir > flow.Ingress || peer.ID == identity.Unknown {
+		return nil
+	}
+	var all []Entry
+	for _, entries := range ep.dirs[dir].table(peer).entries {
+		for _, e := range entries {
+			if e.Action != ActionDeny || e.Policy != "" || e.Reason != "" {
+				all = append(all, e)
+			}
+		}
+	}
+	return all
+}
+
+// Lookup is the verdict on one port. First and Last are the range around it with the
+// same one. For a refusal by default the Reason names the nearest rule.
+func (ep *EndpointPolicy) Lookup(dir flow.Direction, peer Peer, proto uint8, port uint16) Entry {
+	if dir > flow.Ingress {
+		return Entry{Proto: proto, First: port, Last: port, Reason: "unknown direction"}
+	}
+	if peer.ID == identity.Unknown {
+		return Entry{Proto: proto, Last: 65535, Reason: "the peer has no identity"}
+	}
+	d := &ep.dirs[dir]
+	e := d.table(peer).lookup(proto, port)
+	if e.Action == ActionDeny && e.Policy == "" && e.Reason == "" {
+		e.Reason = d.explainPeer(dir, peer, proto, port)
+	}
+	return e
+}
+
+func (t *portTable) lookup(proto uint8, port uint16) Entry {
+	i, ok := slices.BinarySearch(t.protos, proto)
+	if !ok || proto == 0 {
+		i = 0
+	}
+	entries := t.entries[i]
+	j := sort.Search(len(entries), func(j int) bool { return entries[j].Last >= port })
+	e := entries[j]
+	e.Proto = proto
+	return e
+}
+
+// table returns the verdicts for a peer, from the last time if there was one.
+func (d *direction) table(peer Peer) *portTable {
+	key := peerKey{peer.ID, peer.Prefix, peer.Labels.String()}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t, ok := d.byPeer[key]; ok {
+		return t
+	}
+	if d.byPeer == nil || len(d.byPeer) >= maxPeers {
+		d.byPeer = map[peerKey]*portTable{}
+		d.tables = map[string]*portTable{}
+		d.rulesets = map[string]*Ruleset{}
+	}
+	var covering []int
+	var set []byte
+	labels := peer.labels()
+	for i := range d.rules {
+		if d.rules[i].Peers.match(peer, labels) {
+			covering = append(covering, i)
+			set = binary.AppendUvarint(set, uint64(i))
+		}
+	}
+	t, ok := d.tables[string(set)]
+	if !ok {
+		t = d.build(covering)
+		d.tables[string(set)] = t
+	}
+	d.byPeer[key] = t
+	return t
+}
+
+// build makes the table of a peer that the given rules cover.
+func (d *direction) build(covering []int) *portTable {
+	spans := map[uint8][]span{0: nil, ProtoTCP: nil, ProtoUDP: nil}
+	for _, i := range covering {
+		for j := range d.rules[i].Ports {
+			for _, r := range d.rules[i].Ports[j].Ports {
+				spans[r.Proto] = append(spans[r.Proto], span{r.First, r.Last, i, j})
+			}
+		}
+	}
+	for _, i := range covering {
+		if d.rules[i].AnyPort {
+			for proto := range spans {
+				spans[proto] = append(spans[proto], span{0, 65535, i, -1})
+			}
+		}
+	}
+	t := &portTable{}
+	for proto := range spans {
+		t.protos = append(t.protos, proto)
+	}
+	slices.Sort(t.protos)
+	for _, proto := range t.protos {
+		t.entries = append(t.entries, d.sweep(proto, spans[proto]))
+	}
+	return t
+}
+
+// sweep goes through the ports from 0 to 65535 with the set of spans that cover the
+// current one.
+func (d *direction) sweep(proto uint8, spans []span) []Entry {
+	bySpan := func(a, b span) int { return cmp.Or(cmp.Compare(a.rule, b.rule), cmp.Compare(a.port, b.port)) }
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Or(cmp.Compare(a.first, b.first), bySpan(a, b)) })
+	starts := map[int]bool{0: true}
+	for _, s := range spans {
+		starts[int(s.first)] = true
+		starts[int(s.last)+1] = true
+	}
+	delete(starts, 65536)
+	bounds := make([]int, 0, len(starts)+1)
+	for b := range starts {
+		bounds = append(bounds, b)
+	}
+	slices.Sort(bounds)
+	bounds = append(bounds, 65536)
+
+	var entries []Entry
+	var active []span
+	for i, first := range bounds[:len(bounds)-1] {
+		active = slices.DeleteFunc(active, func(s span) bool { return int(s.last) < first })
+		for len(spans) > 0 && int(spans[0].first) == first {
+			at, _ := slices.BinarySearchFunc(active, spans[0], bySpan)
+			active = slices.Insert(active, at, spans[0])
+			spans = spans[1:]
+		}
+		e := d.decide(active)
+		e.Proto, e.First, e.Last = proto, uint16(first), uint16(bounds[i+1]-1)
+		if n := len(entries); n > 0 && entries[n-1].sameVerdict(&e) {
+			entries[n-1].Last = e.Last
+			continue
+		}
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+// decide is the meaning of a policy in one place: what the spans that cover one peer
+// and port, sorted by rule, say together.
+func (d *direction) decide(active []span) Entry {
+	var whole *boundRule  // allows everything
+	var first *boundRule  // with request rules
+	var protocol Protocol // of them
+	var more bool         // than one rule has some
+	var judged []span     // with request rules
+	for _, s := range active {
+		r := &d.rules[s.rule]
+		var p *PortRule
+		if s.port >= 0 {
+			p = &r.Ports[s.port]
+		}
+		switch {
+		case (p == nil || p.Protocol == "") && r.Deny:
+			return Entry{Action: ActionDeny, Policy: r.ref}
+		case p == nil || p.Protocol == "":
+			if whole == nil {
+				whole = r
+			}
+		default:
+			if first != nil && protocol != p.Protocol {
+				// A later span may deny all the same, and then this is true as well.
+				return Entry{Action: ActionDeny, Reason: fmt.Sprintf("%s has %s rules and %s has %s rules for this peer and port: one application protocol is possible",
+					first.ref, protocol, r.ref, p.Protocol)}
+			}
+			if first == nil {
+				first, protocol = r, p.Protocol
+			}
+			more = more || first != r
+			judged = append(judged, s)
+		}
+	}
+	switch {
+	case first != nil:
+		e := Entry{Action: ActionRedirect, Rules: d.ruleset(protocol, judged, whole)}
+		if whole != nil {
+			e.Policy = whole.ref
+		} else if !more {
+			e.Policy = first.ref
+		}
+		return e
+	case whole != nil:
+		return Entry{Action: ActionAllow, Policy: whole.ref}
+	case d.open:
+		return Entry{Action: ActionAllow, Reason: openReason}
+	}
+	return Entry{}
+}
+
+const openReason = "no policy closes this direction"
+
+// ruleset returns the one set of request rules for a list of spans.
+func (d *direction) ruleset(protocol Protocol, judged []span, whole *boundRule) *Ruleset {
+	var key []byte
+	for _, s := range judged {
+		key = binary.AppendUvarint(binary.AppendUvarint(key, uint64(s.rule)), uint64(s.port))
+	}
+	if whole != nil {
+		key = append(key, whole.ref...)
+	}
+	if rs, ok := d.rulesets[string(key)]; ok {
+		return rs
+	}
+	rs := &Ruleset{protocol: protocol}
+	for i, s := range judged {
+		r := &d.rules[s.rule]
+		if i > 0 && judged[i-1].rule == s.rule && judged[i-1].port == s.port {
+			continue // two overlapping ranges of one list
+		}
+		for k := range r.Ports[s.port].HTTP {
+			h := &r.Ports[s.port].HTTP[k]
+			if r.Deny {
+				rs.deny = append(rs.deny, newHTTPRule(h, Decision{Policy: r.ref, Reason: "refused by a deny rule"}))
+			} else {
+				rs.allow = append(rs.allow, newHTTPRule(h, Decision{Verdict: flow.Forwarded, Policy: r.ref}))
+			}
+		}
+	}
+	if whole != nil {
+		rs.all = &Decision{Verdict: flow.Forwarded, Policy: whole.ref}
+	}
+	if d.open {
+		rs.open = &Decision{Verdict: flow.Forwarded, Reason: openReason}
+	}
+	d.rulesets[string(key)] = rs
+	return rs
+}
