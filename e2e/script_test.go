@@ -8,12 +8,12 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/weir-proxy/weir/e2e/internal/binary"
 )
 
 func TestMain(m *testing.M) {
@@ -30,25 +30,12 @@ type withWeir struct{ m *testing.M }
 var weirBinary string
 
 func (w withWeir) Run() int {
-	dir, err := os.MkdirTemp("", "weir-e2e")
-	if err != nil {
+	var err error
+	if weirBinary, err = binary.Build(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	weirBinary = filepath.Join(dir, "weir")
-	args := []string{"build", "-o", weirBinary}
-	if raceEnabled {
-		args = append(args, "-race")
-	}
-	if out, err := exec.Command("go", append(args, module+"agent/cmd/weir")...).CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build weir: %v\n%s", err, out)
-		return 1
-	}
+	defer os.RemoveAll(filepath.Dir(weirBinary))
 	return w.m.Run()
 }
 
@@ -59,7 +46,7 @@ func TestScript(t *testing.T) {
 
 // TestKernel needs root and a kernel that takes BPF programs.
 func TestKernel(t *testing.T) {
-	needKernel(t)
+	binary.NeedKernel(t, weirBinary)
 	runScripts(t, "testdata/kernel")
 }
 
@@ -86,19 +73,4 @@ func runScripts(t *testing.T, dir string) {
 			return nil
 		},
 	})
-}
-
-// needKernel skips the test where the kernel half cannot run at all, and only
-// there: with WEIR_REQUIRE_KERNEL=1 that is a failure.
-func needKernel(t *testing.T) {
-	t.Helper()
-	out, err := exec.Command(weirBinary, "doctor", "--quiet").CombinedOutput()
-	if err == nil {
-		return
-	}
-	reason := fmt.Sprintf("%v: %s", err, strings.TrimSpace(string(out)))
-	if os.Getenv("WEIR_REQUIRE_KERNEL") == "1" {
-		t.Fatalf("WEIR_REQUIRE_KERNEL=1, but weir doctor says: %s", reason)
-	}
-	t.Skipf("weir doctor says: %s", reason)
 }
