@@ -10,10 +10,12 @@ import (
 	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/weir-proxy/weir/e2e/internal/origin"
+	"github.com/weir-proxy/weir/e2e/internal/traces"
 )
 
 // commands are what the scripts can say beyond testscript's own words.
@@ -129,4 +131,16 @@ func cmdAsNobody(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: as-nobody N COMMAND [ARG...]")
 	}
 	cmdStatus(ts, false, append([]string{args[0], "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"}, args[1:]...))
+}
+
+type tracesKey struct{}
+
+// nothing-left: no program, map, pin or control group remains of what ran since the
+// script began.
+func cmdNothingLeft(ts *testscript.TestScript, neg bool, args []string) {
+	left, err := traces.Left(ts.Value(tracesKey{}).(traces.Set))
+	ts.Check(err)
+	if len(left) > 0 {
+		ts.Fatalf("left behind:\n%s", strings.Join(left, "\n"))
+	}
 }

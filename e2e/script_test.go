@@ -14,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/weir-proxy/weir/e2e/internal/binary"
+	"github.com/weir-proxy/weir/e2e/internal/traces"
 )
 
 func TestMain(m *testing.M) {
@@ -58,7 +59,7 @@ func runScripts(t *testing.T, dir string) {
 		Cmds:                commands,
 		Setup: func(env *testscript.Env) error {
 			env.Values[originsKey{}] = origins{}
-			before, err := traces()
+			before, err := traces.Now()
 			if err != nil && os.Getenv("WEIR_REQUIRE_KERNEL") == "1" {
 				return err
 			}

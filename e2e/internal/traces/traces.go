@@ -1,6 +1,8 @@
 //go:build linux
 
-package e2e
+// Package traces finds what weir has in the kernel and in its file systems, to
+// show that a stopped one leaves nothing.
+package traces
 
 import (
 	"errors"
@@ -11,17 +13,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// traces lists what weir has in the kernel at the moment: programs and maps by
-// id, pins and control groups by path.
-func traces() (map[string]bool, error) {
-	found := map[string]bool{}
+// Set is what weir has at a moment: programs and maps by id, pins and control
+// groups by path.
+type Set map[string]bool
+
+// Now lists what is there.
+func Now() (Set, error) {
+	found := Set{}
 	for id := ebpf.ProgramID(0); ; {
 		next, err := ebpf.ProgramGetNextID(id)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -63,19 +66,20 @@ func traces() (map[string]bool, error) {
 	return found, nil
 }
 
-type tracesKey struct{}
+// patience is how long Left waits for things to go: the kernel frees programs
+// some time after the last reference, and other tests run at the same time.
+const patience = 60 * time.Second
 
-// leftBehind reports what was not there before and is still there after a while.
-// What other tests, at the same time, have made by now is gone by then as well.
-func leftBehind(before map[string]bool) ([]string, error) {
-	const patience = 60 * time.Second
-	suspects, err := traces()
+// Left reports what was not there before and does not go. Things that something
+// else, at the same time, has made by now count until that is done with them.
+func Left(before Set) ([]string, error) {
+	suspects, err := Now()
 	if err != nil {
 		return nil, err
 	}
 	maps.DeleteFunc(suspects, func(what string, _ bool) bool { return before[what] })
 	for deadline := time.Now().Add(patience); len(suspects) > 0; {
-		now, err := traces()
+		now, err := Now()
 		if err != nil {
 			return nil, err
 		}
@@ -86,23 +90,4 @@ func leftBehind(before map[string]bool) ([]string, error) {
 		time.Sleep(20 * time.Millisecond) // between two looks at the condition
 	}
 	return slices.Sorted(maps.Keys(suspects)), nil
-}
-
-// nothing-left: no program, map, pin or control group remains of what ran since the
-// script began.
-func cmdNothingLeft(ts *testscript.TestScript, neg bool, args []string) {
-	left, err := leftBehind(ts.Value(tracesKey{}).(map[string]bool))
-	ts.Check(err)
-	if len(left) > 0 {
-		ts.Fatalf("left behind:\n%s", strings.Join(left, "\n"))
-	}
-}
-
-func mustTraces(t *testing.T) map[string]bool {
-	t.Helper()
-	found, err := traces()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
 }
