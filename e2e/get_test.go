@@ -26,7 +26,7 @@ import (
 //
 //	get [-X METHOD] [-d BODY] [-mapped] [-body] URL
 //
-// Exit status 7 is a refused connection, 1 anything else that failed.
+// Exit status 7, as curl's, is a refused connection, 1 anything else that failed.
 func getMain() {
 	method := flag.String("X", "GET", "method")
 	body := flag.String("d", "", "body")
@@ -37,14 +37,17 @@ func getMain() {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		fmt.Fprintln(os.Stderr, "get:", err)
-		os.Exit(7)
+		os.Exit(getRefused)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "get:", err)
 		os.Exit(1)
 	}
 }
 
-const getTimeout = 20 * time.Second
+const (
+	getTimeout = 20 * time.Second
+	getRefused = 7
+)
 
 func get(method, target, body string, mapped, show bool) error {
 	req, err := http.NewRequest(method, target, strings.NewReader(body))

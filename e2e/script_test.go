@@ -21,6 +21,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(withWeir{m}, map[string]func(){
 		"get":   getMain,
 		"steps": stepsMain,
+		"stage": stageMain,
 	})
 }
 

@@ -47,8 +47,11 @@ type Server struct {
 //
 // Every answer carries the body's length and hash as X-Body-Length and
 // X-Body-Sha256.
-func Start(hosts ...string) (*Server, error) {
-	listeners, port, err := listen(hosts)
+func Start(hosts ...string) (*Server, error) { return StartAt(0, hosts...) }
+
+// StartAt is Start on a given port, for a policy file that names one.
+func StartAt(port int, hosts ...string) (*Server, error) {
+	listeners, port, err := listen(port, hosts)
 	if err != nil {
 		return nil, err
 	}
@@ -68,13 +71,13 @@ func Start(hosts ...string) (*Server, error) {
 	return s, nil
 }
 
-// listen finds a port that is free on every host.
-func listen(hosts []string) ([]net.Listener, int, error) {
+// listen listens on port of every host, or on one that is free on all if it is 0.
+func listen(want int, hosts []string) ([]net.Listener, int, error) {
 	const tries = 20
 	var err error
 	for range tries {
 		var listeners []net.Listener
-		port := 0
+		port := want
 		for _, host := range hosts {
 			var l net.Listener
 			l, err = net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
@@ -91,7 +94,7 @@ func listen(hosts []string) ([]net.Listener, int, error) {
 			l.Close()
 		}
 	}
-	return nil, 0, fmt.Errorf("listen on one port of %v: %w", hosts, err)
+	return nil, 0, fmt.Errorf("listen on port %d of %v: %w", want, hosts, err)
 }
 
 // Close stops the server and cuts its connections.
