@@ -32,6 +32,7 @@ type withWeir struct{ m *testing.M }
 var weirBinary string
 
 func (w withWeir) Run() int {
+	binary.ForgetSudo()
 	var err error
 	if weirBinary, err = binary.Build(); err != nil {
 		fmt.Fprintln(os.Stderr, err)

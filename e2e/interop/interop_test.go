@@ -48,6 +48,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Exit(func() int {
+		binary.ForgetSudo()
 		var err error
 		// Not the race detector's build: these tests bound weir's memory.
 		if weir, err = binary.Build(); err != nil {

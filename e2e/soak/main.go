@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weir-proxy/weir/e2e/internal/binary"
 	"github.com/weir-proxy/weir/e2e/internal/origin"
 	"github.com/weir-proxy/weir/e2e/internal/traces"
 )
@@ -33,6 +34,7 @@ func main() {
 	seconds := flag.Int("seconds", 600, "how long")
 	workers := flag.Int("workers", 4, "weirs at a time")
 	flag.Parse()
+	binary.ForgetSudo()
 	if out, err := exec.Command(*weir, "doctor", "--quiet").CombinedOutput(); err != nil {
 		log.Fatalf("the kernel half does not run here: %s", strings.TrimSpace(string(out)))
 	}

@@ -51,3 +51,11 @@ func NeedKernel(t testing.TB, weir string) {
 	}
 	t.Skipf("weir doctor says: %s", reason)
 }
+
+// ForgetSudo makes this process look as if nobody had called sudo. weir run starts
+// commands as the user who did, who may not be able to reach a test's directories.
+func ForgetSudo() {
+	for _, name := range []string{"SUDO_USER", "SUDO_UID", "SUDO_GID", "SUDO_COMMAND"} {
+		os.Unsetenv(name)
+	}
+}
