@@ -1,0 +1,295 @@
+// Package cnp reads policy files: CiliumNetworkPolicy and
+// CiliumClusterwideNetworkPolicy of cilium.io/v2, with Cilium's meaning. Nothing in a
+// file is ignored: a field that is unknown, or known and not supported, is an error
+// that says what to write instead.
+package cnp
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/l7rules"
+	"github.com/weir-proxy/weir/l7rules/flow"
+)
+
+// Parse reads the policies of one file, any number of documents. The filename is for
+// messages only. A spec of a document with specs is a policy of its own.
+//
+// The error, of type Errors, holds everything wrong in the file; then there are no
+// policies.
+func Parse(filename string, data []byte) ([]*l7rules.Policy, []Warning, error) {
+	r := &reader{file: filename}
+	docs := r.parseYAML(data)
+	if len(docs) == 0 && len(r.errs) == 0 {
+		r.errorf(pos{}, "", "no policy in this file")
+	}
+	var policies []*l7rules.Policy
+	names := map[string]pos{}
+	for _, doc := range docs {
+		d, ok := r.document(doc)
+		if !ok {
+			continue
+		}
+		key := d.kind + " " + d.namespace + "/" + d.name
+		if first, ok := names[key]; ok && d.name != "" {
+			r.errorf(d.at, "metadata.name", "%s %s is also at line %d: one name, one document", d.kind, d.name, first.line)
+		} else {
+			names[key] = d.at
+		}
+		policies = append(policies, d.policies...)
+	}
+	if len(r.errs) > 0 {
+		sortErrors(r.errs)
+		return nil, r.warnings, r.errs
+	}
+	return policies, r.warnings, nil
+}
+
+// SameNames warns of policies of different files that share a name. All of them take
+// effect.
+func SameNames(policies []*l7rules.Policy) []Warning {
+	first := map[string]*l7rules.Policy{}
+	var warnings []Warning
+	for _, p := range policies {
+		key := p.Namespace + "/" + p.Name
+		q, ok := first[key]
+		switch {
+		case !ok:
+			first[key] = p
+		case q.Origin.File != p.Origin.File:
+			warnings = append(warnings, Warning{p.Origin, "metadata.name",
+				fmt.Sprintf("%s is also in %s: both take effect", p.FullName(), q.Origin)})
+		}
+	}
+	return warnings
+}
+
+const (
+	apiVersion      = "cilium.io/v2"
+	kindNamespaced  = "CiliumNetworkPolicy"
+	kindClusterwide = "CiliumClusterwideNetworkPolicy"
+)
+
+// document is what a document's specs share.
+type document struct {
+	kind            string
+	namespace, name string // namespace is "" for a clusterwide policy
+	at              pos
+	policies        []*l7rules.Policy
+}
+
+func (r *reader) document(n *node) (*document, bool) {
+	if n.kind != kindMap {
+		r.errorf(n.pos, "", "a policy must be a mapping, is %s", n.kind)
+		return nil, false
+	}
+	// What kind of document it is comes first: the fields of another kind would all
+	// be errors, none of them to the point.
+	d := &document{at: n.pos}
+	if !r.kindOf(n, d) {
+		return nil, false
+	}
+	o, _ := r.object(n, "", "apiVersion", "kind", "metadata", "spec", "specs", "status")
+	if o.get("status") != nil {
+		r.warnf(o.fields["status"].pos, "status", "ignored: it is what a cluster said of the policy")
+	}
+	r.metadata(o, d)
+	spec := o.get("spec")
+	specs, present := r.list(o.get("specs"), "specs")
+	if spec == nil && len(specs) == 0 {
+		if !present || o.get("specs").kind == kindList {
+			r.errorf(n.pos, "spec", "missing: a policy needs spec or specs")
+		}
+		return d, true
+	}
+	if spec != nil {
+		r.spec(spec, "spec", "", d)
+	}
+	for i, s := range specs {
+		r.spec(s, index("specs", i), fmt.Sprintf("specs %d", i), d)
+	}
+	return d, true
+}
+
+// kindOf reads apiVersion and kind.
+func (r *reader) kindOf(n *node, d *document) bool {
+	fields := map[string]*node{}
+	for _, e := range n.entries {
+		if fields[e.key.text] == nil {
+			fields[e.key.text] = e.node
+		}
+	}
+	read := func(name string) (string, *node, bool) {
+		f := fields[name]
+		if f == nil || f.kind == kindNull {
+			near := ""
+			for _, e := range n.entries {
+				if e.key.text != name && nearest(e.key.text, []string{name}) != "" {
+					near = fmt.Sprintf("; %s at line %d is misspelt", quote(e.key.text), e.key.line)
+				}
+			}
+			r.errorf(n.pos, name, "missing%s", near)
+			return "", nil, false
+		}
+		s, ok := r.str(f, name)
+		return s, f, ok
+	}
+	version, at, ok := read("apiVersion")
+	kind, kindAt, kindOK := read("kind")
+	if !ok || !kindOK {
+		return false
+	}
+	switch {
+	case version == "networking.k8s.io/v1" && kind == "NetworkPolicy":
+		r.errorf(kindAt.pos, "kind", "NetworkPolicy is not supported yet: write %s of %s", kindNamespaced, apiVersion)
+	case strings.HasPrefix(version, "weir-proxy.dev/") && kind == "Policy":
+		r.errorf(kindAt.pos, "kind", "Policy of weir-proxy.dev is not supported yet: write %s of %s", kindNamespaced, apiVersion)
+	case kind == "List" || kind == kindNamespaced+"List" || kind == kindClusterwide+"List":
+		r.errorf(kindAt.pos, "kind", "lists are not supported: %s", unsupported["items"])
+	case kind != kindNamespaced && kind != kindClusterwide:
+		kinds := []string{kindNamespaced, kindClusterwide}
+		if near := nearest(kind, kinds); near != "" {
+			r.errorf(kindAt.pos, "kind", "unknown kind %s: did you mean %s?", quote(kind), near)
+		} else {
+			r.errorf(kindAt.pos, "kind", "unknown kind %s: one of %s", quote(kind), strings.Join(kinds, ", "))
+		}
+	case version != apiVersion:
+		r.errorf(at.pos, "apiVersion", "unknown version %s of %s: write %s", quote(version), kind, apiVersion)
+	default:
+		d.kind = kind
+		return true
+	}
+	return false
+}
+
+// metadata reads a document's name and namespace. What else a cluster writes there says
+// nothing about traffic.
+func (r *reader) metadata(o *object, d *document) {
+	m := o.get("metadata")
+	if m == nil {
+		r.errorf(o.pos, "metadata.name", "missing: records name the policy by it")
+		return
+	}
+	meta, ok := r.object(m, "metadata", "name", "namespace", "labels", "annotations", "uid", "resourceVersion", "generation",
+		"creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "ownerReferences", "finalizers", "selfLink", "generateName")
+	if !ok {
+		return
+	}
+	if n := meta.get("name"); n == nil {
+		r.errorf(meta.pos, "metadata.name", "missing: records name the policy by it")
+	} else if s, ok := r.str(n, "metadata.name"); ok {
+		d.at, d.name = n.pos, s
+		if !isName(s, 253, true) {
+			r.errorf(n.pos, "metadata.name", "%s is no name: lower-case letters, digits, '-' and '.', at most 253", quote(s))
+		}
+	}
+	n := meta.get("namespace")
+	switch {
+	case n != nil && d.kind == kindClusterwide:
+		r.errorf(n.pos, "metadata.namespace", "a clusterwide policy has none: leave it out, or write %s", kindNamespaced)
+	case n != nil:
+		if s, ok := r.str(n, "metadata.namespace"); ok {
+			d.namespace = s
+			if !isName(s, 63, false) {
+				r.errorf(n.pos, "metadata.namespace", "%s is no namespace: lower-case letters, digits and '-', at most 63", quote(s))
+			}
+		}
+	case d.kind == kindNamespaced:
+		d.namespace = identity.DefaultNamespace
+	}
+}
+
+// isName reports whether s is a DNS label, or subdomain, as Kubernetes wants names
+// (RFC 1123).
+func isName(s string, longest int, dots bool) bool {
+	if s == "" || len(s) > longest {
+		return false
+	}
+	for _, label := range strings.Split(s, ".") {
+		if label == "" || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for i := range len(label) {
+			if c := label[i]; !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-') {
+				return false
+			}
+		}
+	}
+	return dots || !strings.Contains(s, ".")
+}
+
+// lists are a spec's lists of rules.
+var lists = []struct {
+	name      string
+	direction flow.Direction
+	deny      bool
+}{
+	{"egress", flow.Egress, false},
+	{"egressDeny", flow.Egress, true},
+	{"ingress", flow.Ingress, false},
+	{"ingressDeny", flow.Ingress, true},
+}
+
+func (r *reader) spec(n *node, path, name string, d *document) {
+	o, ok := r.object(n, path, "endpointSelector", "egress", "egressDeny", "ingress", "ingressDeny", "enableDefaultDeny", "description", "labels")
+	if !ok {
+		return
+	}
+	p := &l7rules.Policy{Namespace: d.namespace, Name: d.name, Spec: name, Origin: r.origin(n.pos)}
+	d.policies = append(d.policies, p)
+
+	switch s := o.get("endpointSelector"); {
+	case s != nil:
+		p.Subject = r.subject(s, join(path, "endpointSelector"), d)
+	case !slices.ContainsFunc(o.entries, func(e entry) bool { return e.key.text == "nodeSelector" }):
+		r.errorf(o.pos, join(path, "endpointSelector"), "missing: {} selects every endpoint%s", map[bool]string{true: " of the namespace"}[d.namespace != ""])
+	}
+	entries, wrong := 0, false
+	for _, l := range lists {
+		listPath := join(path, l.name)
+		before := len(r.errs)
+		items, _ := r.list(o.get(l.name), listPath)
+		wrong = wrong || len(r.errs) > before
+		for i, item := range items {
+			entries++
+			rule := l7rules.Rule{Direction: l.direction, Deny: l.deny, Index: i, Origin: r.origin(item.pos)}
+			r.rule(item, index(listPath, i), &rule, d)
+			p.Rules = append(p.Rules, rule)
+		}
+	}
+	if entries == 0 && !wrong {
+		r.errorf(o.pos, path, "no rule: at least one of egress, egressDeny, ingress, ingressDeny with an entry; egress: [{}] allows nothing")
+	}
+	if e := o.get("enableDefaultDeny"); e != nil {
+		r.defaultDeny(e, join(path, "enableDefaultDeny"), p)
+	}
+	if desc := o.get("description"); desc != nil && desc.kind != kindScalar {
+		r.errorf(desc.pos, join(path, "description"), "must be a string, is %s", desc.kind)
+	}
+	if l := o.get("labels"); l != nil {
+		r.list(l, join(path, "labels"))
+	}
+}
+
+func (r *reader) defaultDeny(n *node, path string, p *l7rules.Policy) {
+	o, ok := r.object(n, path, "egress", "ingress")
+	if !ok {
+		return
+	}
+	for dir, name := range map[flow.Direction]string{flow.Egress: "egress", flow.Ingress: "ingress"} {
+		f := o.get(name)
+		if f == nil {
+			continue
+		}
+		v, ok := r.boolean(f, join(path, name))
+		if !ok {
+			continue
+		}
+		p.Open[dir] = !v
+		if v && !slices.ContainsFunc(p.Rules, func(r l7rules.Rule) bool { return r.Direction == dir }) {
+			r.warnf(f.pos, join(path, name), "no effect without %s rules: %s: [{}] closes the direction", name, name)
+		}
+	}
+}

@@ -1,0 +1,196 @@
+package cnp
+
+import (
+	"strings"
+
+	"github.com/weir-proxy/weir/identity"
+)
+
+// Labels of a namespace, as Cilium carries them. A selector that names one says itself
+// which namespaces it is about.
+const namespaceLabelsPrefix = "io.cilium.k8s.namespace.labels."
+
+// requirements reads matchLabels and matchExpressions.
+func (r *reader) requirements(n *node, path string) ([]requirement, bool) {
+	o, ok := r.object(n, path, "matchLabels", "matchExpressions")
+	if !ok {
+		return nil, false
+	}
+	for _, e := range o.entries {
+		// The commonest mistake of all: labels straight under the selector.
+		if o.fields[e.key.text] == nil && len(o.entries) == 1 && e.node.kind == kindScalar {
+			last := r.errs[len(r.errs)-1]
+			last.Text = "labels go into matchLabels: {" + e.key.text + ": " + e.node.text + "}"
+		}
+	}
+	var reqs []requirement
+	before := len(r.errs)
+	if m := o.get("matchLabels"); m != nil {
+		reqs = append(reqs, r.matchLabels(m, join(path, "matchLabels"))...)
+	}
+	items, _ := r.list(o.get("matchExpressions"), join(path, "matchExpressions"))
+	for i, item := range items {
+		if req, ok := r.matchExpression(item, index(join(path, "matchExpressions"), i)); ok {
+			reqs = append(reqs, req)
+		}
+	}
+	return reqs, len(r.errs) == before
+}
+
+// requirement is one of identity's with its place.
+type requirement struct {
+	identity.Requirement
+	pos       pos
+	path      string
+	fromLabel bool // of matchLabels
+}
+
+func (r *reader) matchLabels(n *node, path string) (reqs []requirement) {
+	if n.kind != kindMap {
+		r.errorf(n.pos, path, "must be a mapping, is %s", n.kind)
+		return nil
+	}
+	seen := map[string]pos{}
+	for _, e := range n.entries {
+		key, ok := r.str(e.key, path)
+		if !ok {
+			continue
+		}
+		at := join(path, key)
+		if first, ok := seen[key]; ok {
+			r.errorf(e.key.pos, at, "duplicate key, first at line %d", first.line)
+			continue
+		}
+		seen[key] = e.key.pos
+		source, name, err := identity.ParseSelectorKey(key)
+		if err != nil {
+			r.errorf(e.key.pos, at, "%v", err)
+			continue
+		}
+		value, ok := r.str(e.node, at)
+		if !ok {
+			continue
+		}
+		if err := identity.CheckValue(value); err != nil {
+			r.errorf(e.node.pos, at, "%v", err)
+			continue
+		}
+		reqs = append(reqs, requirement{identity.Requirement{Source: source, Key: name, Op: identity.In, Values: []string{value}}, e.key.pos, at, true})
+	}
+	return reqs
+}
+
+func (r *reader) matchExpression(n *node, path string) (requirement, bool) {
+	req := requirement{pos: n.pos, path: path}
+	o, ok := r.object(n, path, "key", "operator", "values")
+	if !ok {
+		return req, false
+	}
+	before := len(r.errs)
+	if k := o.get("key"); k == nil {
+		r.errorf(o.pos, join(path, "key"), "missing")
+	} else if s, ok := r.str(k, join(path, "key")); ok {
+		var err error
+		if req.Source, req.Key, err = identity.ParseSelectorKey(s); err != nil {
+			r.errorf(k.pos, join(path, "key"), "%v", err)
+		}
+	}
+	known := false
+	if op := o.get("operator"); op == nil {
+		r.errorf(o.pos, join(path, "operator"), "missing: one of %s", strings.Join(identity.Operators(), ", "))
+	} else if s, ok := r.str(op, join(path, "operator")); ok {
+		if req.Op, known = identity.ParseOperator(s); !known {
+			hint := "one of " + strings.Join(identity.Operators(), ", ")
+			if near := nearest(s, identity.Operators()); near != "" {
+				hint = "did you mean " + near + "?"
+			}
+			r.errorf(op.pos, join(path, "operator"), "unknown operator %s: %s", quote(s), hint)
+		}
+	}
+	values, _ := r.list(o.get("values"), join(path, "values"))
+	for i, v := range values {
+		at := index(join(path, "values"), i)
+		s, ok := r.str(v, at)
+		if !ok {
+			continue
+		}
+		if err := identity.CheckValue(s); err != nil {
+			r.errorf(v.pos, at, "%v", err)
+		}
+		req.Values = append(req.Values, s)
+	}
+	switch needs := req.Op == identity.In || req.Op == identity.NotIn; {
+	case known && needs && len(values) == 0:
+		r.errorf(o.pos, join(path, "values"), "%s needs at least one value", req.Op)
+	case known && !needs && len(values) > 0:
+		r.errorf(o.get("values").pos, join(path, "values"), "%s takes no values", req.Op)
+	}
+	return req, len(r.errs) == before
+}
+
+func isNamespace(q requirement) bool {
+	return q.Key == identity.NamespaceKey && (q.Source == identity.SourceK8s || q.Source == identity.SourceAny)
+}
+
+func namespaceIs(ns string) identity.Requirement {
+	return identity.Requirement{Source: identity.SourceK8s, Key: identity.NamespaceKey, Op: identity.In, Values: []string{ns}}
+}
+
+// subject reads an endpointSelector. A policy with a namespace is about that namespace
+// whatever its selector says.
+func (r *reader) subject(n *node, path string, d *document) identity.Selector {
+	reqs, ok := r.requirements(n, path)
+	if !ok {
+		return identity.Selector{}
+	}
+	var all []identity.Requirement
+	for _, q := range reqs {
+		if d.namespace != "" && isNamespace(q) {
+			if q.fromLabel && q.Values[0] != d.namespace {
+				r.warnf(q.pos, q.path, "a policy is about its own namespace: %s stands here instead of %s", d.namespace, q.Values[0])
+			}
+			if q.fromLabel {
+				continue
+			}
+			r.warnf(q.pos, q.path, "a policy is about its own namespace, %s: put this into metadata.namespace", d.namespace)
+		}
+		all = append(all, q.Requirement)
+	}
+	if d.namespace != "" {
+		all = append(all, namespaceIs(d.namespace))
+	}
+	return r.selector(n, path, all)
+}
+
+// peer reads one of toEndpoints or fromEndpoints. Where it names no namespace it is about
+// the policy's own, or, of a clusterwide policy, about all: everything that has one.
+func (r *reader) peer(n *node, path string, d *document) identity.Selector {
+	reqs, ok := r.requirements(n, path)
+	if !ok {
+		return identity.Selector{}
+	}
+	scoped := false
+	var all []identity.Requirement
+	for _, q := range reqs {
+		known := q.Source == identity.SourceK8s || q.Source == identity.SourceAny
+		scoped = scoped || q.Source == identity.SourceReserved || isNamespace(q) ||
+			known && d.namespace != "" && strings.HasPrefix(q.Key, namespaceLabelsPrefix)
+		all = append(all, q.Requirement)
+	}
+	switch {
+	case scoped:
+	case d.namespace != "":
+		all = append(all, namespaceIs(d.namespace))
+	default:
+		all = append(all, identity.Requirement{Source: identity.SourceK8s, Key: identity.NamespaceKey, Op: identity.Exists})
+	}
+	return r.selector(n, path, all)
+}
+
+func (r *reader) selector(n *node, path string, reqs []identity.Requirement) identity.Selector {
+	s, err := identity.NewSelector(reqs...)
+	if err != nil {
+		r.errorf(n.pos, path, "%v", err)
+	}
+	return s
+}
