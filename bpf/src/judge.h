@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The kernel's verdict on one connection or datagram, and its record. */
+#pragma once
+#include "endpoint.h"
+
+/* Final verdicts per endpoint, peer identity, direction, protocol and port prefix. What is not there is denied. */
+struct {
+    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+    __uint(max_entries, 262144);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, struct policy_key);
+    __type(value, struct policy_value);
+} policy SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 20);
+} events SEC(".maps");
+
+enum counter { COUNT_EVENTS_LOST, COUNT_FLOWS_FULL, COUNT_MAX };
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, COUNT_MAX);
+    __type(key, __u32);
+    __type(value, __u64);
+} counters SEC(".maps");
+
+/* The last destination that an unconnected UDP socket has a record for: one record per socket and destination, not per datagram. */
+struct last {
+    struct addr dst;
+    __u32 port;
+    __u32 action;
+};
+struct {
+    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, int);
+    __type(value, struct last);
+} last_recorded SEC(".maps");
+
+static __always_inline void count(__u32 which) {
+    __u64 *v = bpf_map_lookup_elem(&counters, &which);
+    if (v)
+        (*v)++;
+}
+
+/* One verdict in the making. */
+struct judged {
+    struct addr dst;
+    __u64 netns;
+    __u32 endpoint;
+    __u32 peer;
+    __u32 action;
+    __u16 dport; /* host byte order */
+    __u8 proto;
+    __u8 reason;
+    __u8 audit;
+    __u8 silent; /* nothing was decided: no endpoint, or an endpoint and itself */
+};
+
+static __always_inline void record(const struct judged *j) {
+    struct event *e = bpf_ringbuf_reserve(&events, sizeof *e, 0);
+    if (!e) {
+        count(COUNT_EVENTS_LOST);
+        return;
+    }
+    e->pad = 0;
+    e->dst = j->dst;
+    e->endpoint = j->endpoint;
+    e->peer = j->peer;
+    e->pid = bpf_get_current_pid_tgid() >> 32;
+    e->dport = j->dport;
+    e->proto = j->proto;
+    e->action = j->action;
+    e->reason = j->reason;
+    e->audit = j->audit;
+    bpf_get_current_comm(e->comm, sizeof e->comm);
+    bpf_ringbuf_submit(e, 0);
+}
+
+static __always_inline void deny(struct judged *j, __u8 reason) {
+    j->action = ACTION_DENY;
+    j->reason = reason;
+}
+
+static __always_inline int proxy_lives(__u64 ns) {
+    struct listener_key l = {.netns = ns, .family = AF_INET};
+    struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &l);
+    if (!sk)
+        return 0;
+    bpf_sk_release(sk);
+    return 1;
+}
+
+/* Finds out who the peer is; false: the verdict is already in j. */
+static __always_inline int find_peer(struct bpf_sock_addr *ctx, const struct endpoint *ep, struct judged *j) {
+    struct peer_key k = {.prefixlen = 32 + 128, .scope = ep->scope, .addr = j->dst};
+    __u32 *id = bpf_map_lookup_elem(&peers, &k);
+    if (!id) { /* no address of this namespace */
+        k.scope = 0;
+        id = bpf_map_lookup_elem(&peers, &k);
+        j->peer = id ? *id : IDENTITY_WORLD;
+        return 1;
+    }
+    j->peer = *id;
+    if (*id != IDENTITY_SELF && j->proto == IPPROTO_TCP) {
+        __u32 other = 0;
+        enum local l = local_listener(ctx, &j->dst, bpf_htons(j->dport), &other);
+        if (l == LOCAL_ENDPOINT) {
+            if (other == j->endpoint) {
+                j->peer = IDENTITY_SELF;
+            } else {
+                struct endpoint *o = bpf_map_lookup_elem(&endpoints, &other);
+                if (o)
+                    j->peer = o->identity;
+            }
+        } else if (l == LOCAL_NOBODY && (is_loopback(&j->dst) || is_any(&j->dst))) {
+            deny(j, REASON_NOBODY_LISTENS);
+            return 0;
+        }
+    }
+    if (j->peer == IDENTITY_SELF) { /* an endpoint always reaches itself */
+        j->action = ACTION_ALLOW;
+        j->silent = 1;
+        return 0;
+    }
+    return 1;
+}
+
+/* Judges a connection or datagram of the socket in ctx to j->dst:j->dport. */
+static __always_inline void judge(struct bpf_sock_addr *ctx, struct judged *j) {
+    struct bpf_sock *sk = ctx->sk;
+    j->action = ACTION_DENY;
+    if (!sk) {
+        deny(j, REASON_SOCKET);
+        return;
+    }
+    if (bpf_sk_storage_get(&proxy_sockets, sk, 0, 0)) {
+        j->action = ACTION_ALLOW;
+        j->silent = 1;
+        return;
+    }
+    j->netns = bpf_get_netns_cookie(ctx);
+    j->endpoint = owner_of(sk);
+    if (!j->endpoint) /* opened before us, or by nobody of ours: whoever uses it answers for it */
+        j->endpoint = current_endpoint(j->netns);
+    if (!j->endpoint) {
+        j->action = ACTION_ALLOW;
+        j->silent = 1;
+        return;
+    }
+    struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &j->endpoint);
+    if (!ep) {
+        deny(j, REASON_UNKNOWN);
+        return;
+    }
+    if ((ep->flags & NEEDS_PROXY) && !proxy_lives(j->netns)) {
+        deny(j, REASON_NO_PROXY);
+        return;
+    }
+    if (!find_peer(ctx, ep, j))
+        return;
+    j->reason = REASON_POLICY;
+    if (!(ep->flags & ENFORCE_EGRESS)) {
+        j->action = ACTION_ALLOW;
+        return;
+    }
+    if (j->proto != IPPROTO_TCP && j->proto != IPPROTO_UDP) {
+        deny(j, REASON_SOCKET);
+        return;
+    }
+    struct policy_key pk = {
+        .prefixlen = POLICY_KEY_BITS,
+        .endpoint = j->endpoint,
+        .peer = j->peer,
+        .direction = 0,
+        .proto = j->proto,
+        .port = bpf_htons(j->dport),
+    };
+    struct policy_value *v = bpf_map_lookup_elem(&policy, &pk);
+    if (v)
+        j->action = v->action;
+    if (j->action == ACTION_REDIRECT) {
+        if (j->proto != IPPROTO_TCP)
+            deny(j, REASON_NOT_TCP);
+        else if (is_link_local6(&j->dst))
+            deny(j, REASON_LINK_LOCAL);
+        else if (!proxy_lives(j->netns))
+            deny(j, REASON_NO_PROXY);
+    }
+    if (j->action == ACTION_DENY && (ep->flags & AUDIT)) {
+        j->action = ACTION_ALLOW;
+        j->audit = 1;
+    }
+}

@@ -1,0 +1,80 @@
+//go:build linux
+
+package redirect
+
+import (
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// netnsCookie is the number by which the kernel knows the network namespace of
+// the calling thread for as long as the machine is up (SO_NETNS_COOKIE, Linux
+// 5.14).
+func netnsCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("read network namespace cookie: %w", err)
+	}
+	defer unix.Close(fd)
+	c, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0, fmt.Errorf("read network namespace cookie: %w", err)
+	}
+	return c, nil
+}
+
+// namespace is a network namespace: that of this process, or one behind a path.
+// It holds no descriptor, which would keep a dead namespace alive.
+type namespace struct {
+	path   string // "" this process's own
+	cookie uint64 // 0 not known yet
+}
+
+// do runs f on a thread inside the namespace. A path that has come to name
+// another namespace is an error.
+func (n namespace) do(f func() error) error {
+	if n.path == "" {
+		return f()
+	}
+	done := make(chan error, 1)
+	go func() {
+		// Never unlocked: the thread ends with this goroutine instead of going
+		// back to the scheduler in a foreign namespace.
+		runtime.LockOSThread()
+		done <- n.enter(f)
+	}()
+	return <-done
+}
+
+func (n namespace) enter(f func() error) error {
+	fd, err := unix.Open(n.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", n.path, err)
+	}
+	err = unix.Setns(fd, unix.CLONE_NEWNET)
+	unix.Close(fd)
+	if err != nil {
+		return fmt.Errorf("enter network namespace %s: %w", n.path, err)
+	}
+	if n.cookie != 0 {
+		c, err := netnsCookie()
+		if err != nil {
+			return err
+		}
+		if c != n.cookie {
+			return fmt.Errorf("enter network namespace %s: it is another one than before", n.path)
+		}
+	}
+	return f()
+}
+
+func openNamespace(path string) (namespace, error) {
+	n := namespace{path: path}
+	err := n.do(func() (err error) {
+		n.cookie, err = netnsCookie()
+		return err
+	})
+	return n, err
+}

@@ -1,0 +1,167 @@
+//go:build linux
+
+package redirect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/weir-proxy/weir/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// place is the proxy's presence in one network namespace: its listening socket
+// and the program that steers redirected connections to it. Endpoints of one
+// namespace share it.
+type place struct {
+	d     *Datapath
+	ns    namespace
+	refs  int // under Datapath.mu
+	ln    *net.TCPListener
+	steer *ebpf.Program
+	link  link.Link
+	ctx   context.Context
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+}
+
+// openPlace returns the place of a namespace, opening it for its first endpoint.
+// The caller holds d.mu.
+func (d *Datapath) openPlace(path string) (*place, error) {
+	ns, err := openNamespace(path)
+	if err != nil {
+		return nil, err
+	}
+	if p := d.places[ns.cookie]; p != nil {
+		p.refs++
+		return p, nil
+	}
+	p := &place{d: d, ns: ns, refs: 1}
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	if err := p.listen(); err != nil {
+		p.close()
+		return nil, err
+	}
+	if err := p.attach(); err != nil {
+		p.close()
+		return nil, err
+	}
+	p.wg.Add(1)
+	go p.accept()
+	d.places[ns.cookie] = p
+	return p, nil
+}
+
+// leave closes the place after its last endpoint. The caller holds d.mu.
+func (p *place) leave() error {
+	if p.refs--; p.refs > 0 {
+		return nil
+	}
+	delete(p.d.places, p.ns.cookie)
+	return p.close()
+}
+
+func (p *place) close() error {
+	p.stop()
+	var errs []error
+	if p.ln != nil {
+		errs = append(errs, p.ln.Close())
+	}
+	p.wg.Wait()
+	if p.link != nil {
+		errs = append(errs, p.link.Unpin(), p.link.Close())
+	}
+	if p.steer != nil {
+		errs = append(errs, p.steer.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// listen opens the listening socket inside the namespace and tells the kernel.
+// Its port is the kernel's choice and receives nothing itself: only what
+// sk_lookup assigns.
+func (p *place) listen() error {
+	lc := net.ListenConfig{KeepAlive: -1} // clients are on this machine; a dead one closes
+	lc.SetMultipathTCP(false)             // a SOCKHASH takes no MPTCP socket
+	var ln net.Listener
+	err := p.ns.do(func() (err error) {
+		ln, err = lc.Listen(p.ctx, "tcp", "[::]:0") // dual-stack
+		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) {
+			ln, err = lc.Listen(p.ctx, "tcp4", "0.0.0.0:0")
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("open listener: %w", err)
+	}
+	p.ln = ln.(*net.TCPListener)
+	return control(p.ln, func(fd uintptr) error {
+		for _, family := range []uint64{unix.AF_INET, unix.AF_INET6} {
+			k := bpf.EgressListenerKey{Netns: p.ns.cookie, Family: family}
+			if err := p.d.objs.Listeners.Put(k, uint64(fd)); err != nil {
+				return fmt.Errorf("write listener: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// attach loads the steering program for this namespace and attaches it.
+func (p *place) attach() error {
+	spec, err := bpf.LoadSteer()
+	if err != nil {
+		return fmt.Errorf("read embedded programs: %w", err)
+	}
+	if err := spec.Variables[bpf.SteerVarNetnsCookie].Set(p.ns.cookie); err != nil {
+		return fmt.Errorf("set namespace cookie: %w", err)
+	}
+	var objs bpf.SteerObjects
+	err = spec.LoadAndAssign(&objs, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		bpf.SteerMapFlows:     p.d.objs.Flows,
+		bpf.SteerMapListeners: p.d.objs.Listeners,
+	}})
+	if err != nil {
+		return fmt.Errorf("load sk_lookup program (`weir doctor` says what is missing): %w", err)
+	}
+	p.steer = objs.WeirSteer
+	objs.SteerMaps.Close() // the program holds them
+	path := p.ns.path
+	if path == "" {
+		path = "/proc/thread-self/ns/net"
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open network namespace: %w", err)
+	}
+	defer unix.Close(fd)
+	l, err := link.AttachNetNs(fd, p.steer)
+	if errors.Is(err, unix.E2BIG) {
+		return fmt.Errorf("attach sk_lookup program: this network namespace has 64 of them, the kernel's limit: end another `weir run` first: %w", err)
+	}
+	if err != nil {
+		return fmt.Errorf("attach sk_lookup program: %w", err)
+	}
+	p.link = l
+	if err := l.Pin(fmt.Sprintf("%s/steer-%d", p.d.pinDir, p.ns.cookie)); err != nil {
+		return fmt.Errorf("pin link: %w", err)
+	}
+	return nil
+}
+
+func control(c syscall.Conn, f func(fd uintptr) error) error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := rc.Control(func(fd uintptr) { inner = f(fd) }); err != nil {
+		return err
+	}
+	return inner
+}
