@@ -328,3 +328,19 @@ func (p *Policy) Ref(r *Rule) string {
 	}
 	return p.FullName() + "[" + spec + list + " " + strconv.Itoa(r.Index) + "]"
 }
+
+// PeerOf is the peer of an address outside, given the prefixes that policies name: it
+// has the longest one that contains it.
+func PeerOf(addr netip.Addr, prefixes []netip.Prefix) Peer {
+	addr = addr.Unmap().WithZone("")
+	p := Peer{ID: identity.WorldIPv6}
+	if addr.Is4() {
+		p.ID = identity.WorldIPv4
+	}
+	for _, prefix := range prefixes {
+		if prefix.Contains(addr) && (!p.Prefix.IsValid() || prefix.Bits() > p.Prefix.Bits()) {
+			p.Prefix = prefix
+		}
+	}
+	return p
+}
