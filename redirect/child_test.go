@@ -81,8 +81,10 @@ func child(a []string) {
 	fam := unix.AF_INET
 	next := func() string { s := a[0]; a = a[1:]; return s }
 	cur := func() int { return st[len(st)-1] }
+	failed := false
 	say := func(op string, err error) {
 		if err != nil {
+			failed = strings.Contains(op, "connect") || strings.Contains(op, "fastopen")
 			var e unix.Errno
 			if errors.As(err, &e) {
 				fmt.Printf("%s:%s ", op, unix.ErrnoName(e))
@@ -96,7 +98,7 @@ func child(a []string) {
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
 	}
-	for len(a) > 0 {
+	for len(a) > 0 && !failed { // a socket that could not connect is of no more use
 		op := next()
 		if k, ok := kinds[op]; ok {
 			fam = k[0]
@@ -184,12 +186,16 @@ func child(a []string) {
 		case "close":
 			unix.Close(cur())
 			st = st[:len(st)-1]
+		case "unacked":
+			n, err := unix.IoctlGetInt(cur(), unix.SIOCOUTQ)
+			say(op, err)
+			fmt.Print("unacked=", n, " ")
 		case "say":
 			fmt.Print(next(), " ")
 		case "wait":
 			os.Stdin.Read(make([]byte, 1))
 		case "storm": // threads, count each, destinations separated by commas: connect, send, close
-			storm(next(), next(), strings.Split(next(), ","))
+			storm(ns, next(), next(), strings.Split(next(), ","))
 		default:
 			fmt.Println("unknown op", op)
 			return
@@ -198,7 +204,7 @@ func child(a []string) {
 }
 
 // storm makes connections that are closed as soon as they were used.
-func storm(threads, count string, dst []string) {
+func storm(ns namespace, threads, count string, dst []string) {
 	n, _ := strconv.Atoi(threads)
 	m, _ := strconv.Atoi(count)
 	var wg sync.WaitGroup
@@ -207,6 +213,10 @@ func storm(threads, count string, dst []string) {
 	for w := range n {
 		wg.Go(func() {
 			runtime.LockOSThread()
+			if err := ns.enter(func() error { return nil }); err != nil { // this is another thread
+				fmt.Print(err, " ")
+				return
+			}
 			for i := range m {
 				s := dst[(i+w)%len(dst)]
 				fam := unix.AF_INET
