@@ -50,14 +50,14 @@ type Config struct {
 
 // Datapath is one loaded, attached and pinned instance.
 type Datapath struct {
-	cfg     Config
-	objs    bpf.EgressObjects
-	pinDir  string
-	links   []link.Link
-	events  *eventReader
-	conns   chan *Redirected
-	done    chan struct{}
-	closing sync.Once
+	cfg    Config
+	objs   bpf.EgressObjects
+	pinDir string
+	links  []link.Link
+	events *eventReader
+	conns  chan *Redirected
+	done   chan struct{}
+	close  func() error // once
 
 	mu        sync.Mutex
 	endpoints map[uint32]*Endpoint
@@ -78,6 +78,7 @@ func Open(cfg Config) (_ *Datapath, err error) {
 		endpoints: map[uint32]*Endpoint{},
 		places:    map[uint64]*place{},
 	}
+	d.close = sync.OnceValue(d.detach)
 	spec, err := bpf.LoadEgress()
 	if err != nil {
 		return nil, fmt.Errorf("read embedded programs: %w", err)
@@ -218,27 +219,27 @@ func (d *Datapath) keep(name string, l link.Link) error {
 
 // Close detaches everything, removes the pins and closes the listeners. Callers
 // have ended the workloads before, or mean to set them free.
-func (d *Datapath) Close() error {
+func (d *Datapath) Close() error { return d.close() }
+
+func (d *Datapath) detach() error {
 	var errs []error
-	d.closing.Do(func() {
-		close(d.done)
-		d.mu.Lock()
-		for _, e := range d.endpoints {
-			errs = append(errs, e.close())
-		}
-		clear(d.endpoints)
-		d.mu.Unlock()
-		for _, l := range d.links {
-			errs = append(errs, l.Unpin(), l.Close())
-		}
-		if d.events != nil {
-			errs = append(errs, d.events.close())
-		}
-		errs = append(errs, d.objs.Close())
-		if err := os.Remove(d.pinDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-		os.Remove(filepath.Dir(d.pinDir)) // fails while other instances live
-	})
+	close(d.done)
+	d.mu.Lock()
+	for _, e := range d.endpoints {
+		errs = append(errs, e.close())
+	}
+	clear(d.endpoints)
+	d.mu.Unlock()
+	for _, l := range d.links {
+		errs = append(errs, l.Unpin(), l.Close())
+	}
+	if d.events != nil {
+		errs = append(errs, d.events.close())
+	}
+	errs = append(errs, d.objs.Close())
+	if err := os.Remove(d.pinDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	os.Remove(filepath.Dir(d.pinDir)) // fails while other instances live
 	return errors.Join(errs...)
 }
