@@ -182,25 +182,17 @@ func (c *conn) tunnel(n int) error {
 	c.client.SetReadDeadline(time.Time{})
 	c.up.SetReadDeadline(time.Time{})
 	b := c.out.Bytes()
-	if _, err := c.client.Write(b[:c.resp.size]); err != nil {
+	size := c.resp.size + copy(b[c.resp.size:], b[n:])
+	if _, err := c.client.Write(b[:size]); err != nil {
 		return errClientGone
 	}
-	c.out.Consume(n)
-
-	up := make(chan error, 1)
-	go func() {
-		err := proxy.Pipe(c.up, c.client, &c.in)
-		if err != nil {
-			c.up.Reset()
-			c.client.Reset()
+	if c.in.Len() > 0 {
+		if _, err := c.up.Write(c.in.Bytes()); err != nil {
+			return err
 		}
-		up <- err
-	}()
-	down := proxy.Pipe(c.client, c.up, &c.out)
-	if down != nil {
-		c.up.Reset()
-		c.client.Reset()
 	}
+	c.out.Release()
+	c.in.Release()
 	c.resp.last = true
-	return errors.Join(down, <-up)
+	return proxy.Tunnel(c.s, c.up)
 }
