@@ -70,6 +70,9 @@ func (h *httpRule) differs(r *HTTPRequest, matched int) string {
 	case 1:
 		return "path " + clip(h.path.String()) + " does not match"
 	case 2:
+		if len(r.Host) == 0 {
+			return "host " + clip(h.host.String()) + " does not match: the request names none"
+		}
 		return "host " + clip(h.host.String()) + " does not match " + clip(r.Host)
 	}
 	m := &h.headers[matched-3]

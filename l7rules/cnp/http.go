@@ -156,6 +156,9 @@ func (r *reader) warnHTTP(o *object, path string, h *l7rules.HTTPRule) {
 		if s := h.Host.String(); unescapedDot(s) {
 			r.warnf(o.get("host").pos, join(path, "host"), "in %s a dot is any character: write \\.", quote(s))
 		}
+		if prefix := h.Host.Prefix(); prefix != strings.ToLower(prefix) {
+			r.warnf(o.get("host").pos, join(path, "host"), "%s never matches: hosts are compared in lower case", quote(h.Host.String()))
+		}
 	}
 }
 

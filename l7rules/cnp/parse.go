@@ -233,6 +233,7 @@ var lists = []struct {
 }
 
 func (r *reader) spec(n *node, path, name string, d *document) {
+	errsBefore := len(r.errs)
 	o, ok := r.object(n, path, "endpointSelector", "egress", "egressDeny", "ingress", "ingressDeny", "enableDefaultDeny", "description", "labels")
 	if !ok {
 		return
@@ -246,7 +247,7 @@ func (r *reader) spec(n *node, path, name string, d *document) {
 	case !slices.ContainsFunc(o.entries, func(e entry) bool { return e.key.text == "nodeSelector" }):
 		r.errorf(o.pos, join(path, "endpointSelector"), "missing: {} selects every endpoint%s", map[bool]string{true: " of the namespace"}[d.namespace != ""])
 	}
-	entries, wrong := 0, false
+	entries, wrong := 0, len(r.errs) > errsBefore
 	for _, l := range lists {
 		listPath := join(path, l.name)
 		before := len(r.errs)
