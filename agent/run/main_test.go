@@ -1,0 +1,119 @@
+//go:build linux
+
+package run
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The tests start this test binary again: as weir, whose datapath lets everything
+// pass, since what is tested here is the other half, and as the attacker.
+func TestMain(m *testing.M) {
+	Main()
+	switch filepath.Base(os.Args[0]) {
+	case "weir":
+		weirMain()
+	case "attack":
+		attackMain(os.Args[1:])
+	}
+	os.Exit(m.Run())
+}
+
+// open is a datapath that lets everything pass.
+type open struct{}
+
+func (open) Close() error      { return nil }
+func (open) Err() <-chan error { return nil }
+
+func weirMain() {
+	var o Options
+	flags := flag.NewFlagSet("weir", flag.ContinueOnError)
+	flags.StringVar(&o.User, "user", "", "")
+	flags.BoolVar(&o.Audit, "audit", true, "")
+	if err := flags.Parse(os.Args[1:]); err != nil {
+		os.Exit(StatusFailed)
+	}
+	o.Command = flags.Args()
+	r := &runner{Options: o, errors: os.Stderr, start: func(context.Context, datapathConfig) (datapath, error) {
+		return open{}, nil
+	}}
+	status, err := r.run(context.Background())
+	var e *Error
+	if errors.As(err, &e) {
+		fmt.Fprintln(os.Stderr, "weir:", err)
+		os.Exit(e.Status)
+	}
+	status.Exit()
+}
+
+// tools is a directory that any user may enter, with this binary as weir and attack.
+func tools(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "weir-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	for _, err := range []error{
+		os.Chmod(dir, 0o755),
+		os.WriteFile(filepath.Join(dir, "weir"), data, 0o755),
+		os.Link(filepath.Join(dir, "weir"), filepath.Join(dir, "attack")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// result is how a process ended, and what it said.
+type result struct {
+	code           int // 128+N where signal N killed it
+	stdout, stderr string
+}
+
+func runCmd(t *testing.T, cmd *exec.Cmd) result {
+	t.Helper()
+	var out, errs bytes.Buffer
+	if cmd.Stdout == nil {
+		cmd.Stdout = &out
+	}
+	cmd.Stderr = &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%v: %v", cmd, err)
+	}
+	return result{statusOf(cmd.ProcessState), out.String(), errs.String()}
+}
+
+// withoutNotes drops what weir always says in these tests.
+func withoutNotes(s string) string {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		if !strings.Contains(line, "there is no policy") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
