@@ -4,24 +4,18 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"regexp"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/lexer"
-	"github.com/goccy/go-yaml/parser"
-	"github.com/goccy/go-yaml/token"
+	"go.yaml.in/yaml/v3"
 )
 
-// Limits of one file. They keep the YAML library, whose time and stack grow with
-// tokens and nesting, within a second and a few hundred frames.
-const (
-	MaxFileLen = 1 << 20 // bytes
-	maxTokens  = 200_000
-	maxNesting = 40  // of [ and {
-	maxIndent  = 200 // column of a block's key or dash
-)
+// MaxFileLen is the size of the largest policy file, in bytes. The YAML library takes less
+// than a second for any input of this size and does not nest deeper than 10,000.
+const MaxFileLen = 1 << 20
 
 type pos struct{ line, column int }
 
@@ -75,29 +69,35 @@ func (r *reader) parseYAML(data []byte) (docs []*node) {
 			r.errorf(pos{}, "", "no YAML that can be read: %v", v)
 		}
 	}()
-	tokens := lexer.Tokenize(string(data))
-	if !r.checkTokens(tokens) {
-		return nil
-	}
-	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
-	if err != nil {
-		var ye yaml.Error
-		if errors.As(err, &ye) && ye.GetToken() != nil {
-			r.errorf(position(ye.GetToken()), "", "no YAML: %s", ye.GetMessage())
-		} else {
-			r.errorf(pos{}, "", "no YAML: %v", err)
+	source := &source{lines: strings.Split(string(data), "\n")}
+	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {
+		var doc yaml.Node
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			return docs
 		}
-		return nil
-	}
-	for _, d := range file.Docs {
-		if d.Body == nil {
-			continue
+		if err != nil {
+			r.syntaxError(err)
+			return nil
 		}
-		if n := r.convert(d.Body); n != nil && n.kind != kindNull {
+		before := len(r.errs)
+		if n := r.convert(&doc, source); n != nil && n.kind != kindNull && len(r.errs) == before {
 			docs = append(docs, n)
 		}
 	}
-	return docs
+}
+
+var syntaxLine = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?`)
+
+// syntaxError reports what the library found. It tells the line in its message only.
+func (r *reader) syntaxError(err error) {
+	text := err.Error()
+	m := syntaxLine.FindStringSubmatch(text)
+	if m == nil {
+		m = []string{"", ""}
+	}
+	line, _ := strconv.Atoi(m[1])
+	r.errorf(pos{line: line}, "", "no YAML: %s", text[len(m[0]):])
 }
 
 // checkText refuses what YAML does not allow in a file at all.
@@ -126,121 +126,79 @@ func (r *reader) checkText(data []byte) bool {
 	return true
 }
 
-// checkTokens refuses what would be too much to parse, and what has no place in a policy:
-// a file should mean what stands at the place where one reads it.
-func (r *reader) checkTokens(tokens token.Tokens) bool {
-	if len(tokens) > maxTokens {
-		r.errorf(position(tokens[maxTokens]), "", "more than %d YAML tokens: split the file", maxTokens)
+// convert copies the library's tree into ours. What has no place in a policy, because a file
+// should mean what stands at the place where one reads it, is refused.
+func (r *reader) convert(n *yaml.Node, source *source) *node {
+	c := &node{pos: pos{n.Line, n.Column}}
+	switch {
+	case n.Kind == yaml.AliasNode || n.Anchor != "":
+		r.errorf(c.pos, "", "anchors and aliases are not supported: write the value out")
+		return nil
+	case n.Style&yaml.TaggedStyle != 0:
+		r.errorf(c.pos, "", "YAML tags are not supported: leave %s out", quote(n.Tag))
+		return nil
+	}
+	switch n.Kind {
+	case yaml.DocumentNode:
+		if len(n.Content) != 1 {
+			return nil
+		}
+		return r.convert(n.Content[0], source)
+	case yaml.ScalarNode:
+		const quoted = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
+		c.kind, c.text, c.quoted = kindScalar, n.Value, n.Style&quoted != 0
+		if !c.quoted && n.Tag == "!!null" {
+			c.kind = kindNull
+		}
+		c.folded = !c.quoted && !source.holds(c.pos, c.text)
+	case yaml.MappingNode:
+		c.kind = kindMap
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key, value := r.convert(n.Content[i], source), r.convert(n.Content[i+1], source)
+			switch {
+			case key == nil || value == nil:
+			case key.kind != kindScalar:
+				r.errorf(key.pos, "", "a key must be a word, is %s", key.kind)
+			default:
+				c.entries = append(c.entries, entry{key, value})
+			}
+		}
+	case yaml.SequenceNode:
+		c.kind = kindList
+		for _, item := range n.Content {
+			if item := r.convert(item, source); item != nil {
+				c.items = append(c.items, item)
+			}
+		}
+	default:
+		r.errorf(c.pos, "", "no YAML that can be read")
+		return nil
+	}
+	return c
+}
+
+// source is the text of a file, looked up by position. Looking from the beginning to the
+// end takes one pass over it.
+type source struct {
+	lines []string
+	pos       // of the last lookup
+	at    int // its byte in the line
+}
+
+// holds reports whether text is what stands at p, so that reading it joined no lines.
+func (s *source) holds(p pos, text string) bool {
+	if p.line < 1 || p.line > len(s.lines) {
 		return false
 	}
-	depth := 0
-	for _, t := range tokens {
-		p := position(t)
-		switch t.Type {
-		case token.AnchorType, token.AliasType, token.MergeKeyType:
-			r.errorf(p, "", "anchors, aliases and merge keys are not supported: write the value out")
-			return false
-		case token.TagType:
-			r.errorf(p, "", "YAML tags are not supported: leave %s out", quote(t.Value))
-			return false
-		case token.DirectiveType:
-			r.errorf(p, "", "YAML directives are not supported: leave the line out")
-			return false
-		case token.SequenceStartType, token.MappingStartType:
-			if depth++; depth > maxNesting {
-				r.errorf(p, "", "nested more than %d deep", maxNesting)
-				return false
-			}
-		case token.SequenceEndType, token.MappingEndType:
-			depth--
-		case token.SequenceEntryType, token.MappingKeyType, token.MappingValueType:
-			if depth <= 0 && p.column > maxIndent {
-				r.errorf(p, "", "key or list entry beyond column %d: nested too deep, or too long", maxIndent)
-				return false
-			}
-		}
+	if p.line != s.line || p.column < s.column {
+		s.pos, s.at = pos{p.line, 1}, 0
 	}
-	return true
-}
-
-func position(t *token.Token) pos {
-	if t == nil || t.Position == nil {
-		return pos{}
+	line := s.lines[p.line-1]
+	for ; s.column < p.column; s.column++ {
+		_, size := utf8.DecodeRuneInString(line[s.at:])
+		s.at += size
 	}
-	return pos{t.Position.Line, t.Position.Column}
-}
-
-// convert copies the library's tree into ours.
-func (r *reader) convert(n ast.Node) *node {
-	switch n := n.(type) {
-	case *ast.NullNode:
-		return &node{pos: position(n.Token)}
-	case *ast.StringNode:
-		return scalar(n.Token, n.Value)
-	case *ast.LiteralNode:
-		return &node{pos: position(n.Start), kind: kindScalar, text: n.Value.Value, quoted: true}
-	case *ast.IntegerNode:
-		return scalar(n.Token, n.Token.Value)
-	case *ast.FloatNode:
-		return scalar(n.Token, n.Token.Value)
-	case *ast.BoolNode:
-		return scalar(n.Token, n.Token.Value)
-	case *ast.InfinityNode:
-		return scalar(n.Token, n.Token.Value)
-	case *ast.NanNode:
-		return scalar(n.Token, n.Token.Value)
-	case *ast.MappingNode:
-		m := &node{pos: position(n.Start), kind: kindMap}
-		for _, v := range n.Values {
-			r.convertEntry(m, v)
-		}
-		if len(m.entries) > 0 && !n.IsFlowStyle {
-			m.pos = m.entries[0].key.pos
-		}
-		return m
-	case *ast.MappingValueNode:
-		m := &node{pos: position(n.Key.GetToken()), kind: kindMap}
-		r.convertEntry(m, n)
-		return m
-	case *ast.SequenceNode:
-		l := &node{pos: position(n.Start), kind: kindList}
-		for _, v := range n.Values {
-			if item := r.convert(v); item != nil {
-				l.items = append(l.items, item)
-			}
-		}
-		return l
-	}
-	var t *token.Token
-	what := "this"
-	if n != nil {
-		t, what = n.GetToken(), strings.ToLower(n.Type().String())
-	}
-	r.errorf(position(t), "", "no YAML that can be read: %s", what)
-	return nil
-}
-
-func (r *reader) convertEntry(m *node, v *ast.MappingValueNode) {
-	key := r.convert(v.Key)
-	if key == nil || key.kind != kindScalar {
-		r.errorf(position(v.Start), "", "a key must be a word")
-		return
-	}
-	value := r.convert(v.Value)
-	if value == nil {
-		return
-	}
-	if value.line == 0 {
-		value.pos = key.pos
-	}
-	m.entries = append(m.entries, entry{key, value})
-}
-
-func scalar(t *token.Token, text string) *node {
-	n := &node{pos: position(t), kind: kindScalar, text: text}
-	n.quoted = t.Type == token.SingleQuoteType || t.Type == token.DoubleQuoteType
-	n.folded = !n.quoted && strings.Contains(strings.TrimSpace(t.Origin), "\n")
-	return n
+	return strings.HasPrefix(line[s.at:], text)
 }
 
 // index is the path of a list's item.
