@@ -112,6 +112,12 @@ func TestCgroupEndpoint(t *testing.T) {
 		if e := f.event(); e.Reason != ReasonNobodyListens || e.Peer != identity.Host {
 			t.Errorf("record %+v", e)
 		}
+		if got := f.run("tcp4", "connect", "127.0.0.1:8081"); got != "connect:ECONNREFUSED" {
+			t.Error(got)
+		}
+		if e := f.event(); e.Reason != ReasonPolicy || e.Allowed {
+			t.Errorf("record of a port that is denied anyway: %+v", e)
+		}
 	})
 	t.Run("a listener of its own is reached without the proxy", func(t *testing.T) {
 		f.t = t

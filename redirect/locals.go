@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -34,13 +35,25 @@ func watchLocals(e *Endpoint) (*localAddrs, error) {
 	if e.cfg.Cgroup == 0 {
 		l.as = identitySelf
 	}
-	// Subscribe before the first listing: nothing falls between.
+	updates, err := l.subscribe()
+	if err != nil {
+		close(l.stop)
+		return nil, err
+	}
+	l.wg.Go(func() { l.follow(updates) })
+	return l, nil
+}
+
+// subscribe returns a channel that says when to sync again, after a first sync:
+// nothing falls between. It closes when the kernel lost track of what to tell,
+// or the watch was stopped.
+func (l *localAddrs) subscribe() (<-chan netlink.RouteUpdate, error) {
 	updates := make(chan netlink.RouteUpdate, 64)
-	err := e.place.ns.do(func() error { // the socket stays in the namespace of the thread that opens it
+	err := l.e.place.ns.do(func() error { // the socket stays in the namespace of the thread that opens it
 		return netlink.RouteSubscribeWithOptions(updates, l.stop, netlink.RouteSubscribeOptions{
 			ErrorCallback: func(err error) {
-				if e.place.ctx.Err() == nil {
-					e.d.cfg.Log.Warn("watch local addresses", "endpoint", e.cfg.ID, "error", err)
+				if !l.stopped() {
+					l.e.d.cfg.Log.Warn("watch local addresses", "endpoint", l.e.cfg.ID, "error", err)
 				}
 			},
 		})
@@ -49,22 +62,46 @@ func watchLocals(e *Endpoint) (*localAddrs, error) {
 		return nil, fmt.Errorf("watch local addresses: %w", err)
 	}
 	if err := l.sync(); err != nil {
-		close(l.stop)
 		return nil, err
 	}
-	l.wg.Add(1)
-	go func() {
-		defer l.wg.Done()
+	return updates, nil
+}
+
+func (l *localAddrs) stopped() bool {
+	select {
+	case <-l.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// resubscribe is how long a watch that broke waits before it is taken up again.
+const resubscribe = 100 * time.Millisecond
+
+func (l *localAddrs) follow(updates <-chan netlink.RouteUpdate) {
+	for {
 		for range updates {
 			for len(updates) > 0 {
 				<-updates
 			}
-			if err := l.sync(); err != nil && e.place.ctx.Err() == nil {
-				e.d.cfg.Log.Error("update local addresses", "endpoint", e.cfg.ID, "error", err)
+			if err := l.sync(); err != nil && !l.stopped() {
+				l.e.d.cfg.Log.Error("update local addresses", "endpoint", l.e.cfg.ID, "error", err)
 			}
 		}
-	}()
-	return l, nil
+		for again := false; !again; {
+			select {
+			case <-l.stop:
+				return
+			case <-time.After(resubscribe):
+			}
+			var err error
+			if updates, err = l.subscribe(); err != nil {
+				l.e.d.cfg.Log.Error("update local addresses", "endpoint", l.e.cfg.ID, "error", err)
+			}
+			again = err == nil
+		}
+	}
 }
 
 // sync reads the namespace's table of local routes, which is what Linux itself

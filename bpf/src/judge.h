@@ -56,6 +56,7 @@ struct judged {
     __u8 reason;
     __u8 audit;
     __u8 silent; /* nothing was decided: no endpoint, or an endpoint and itself */
+    __u8 nobody; /* a loopback destination, and nobody listens there */
 };
 
 static __always_inline void record(const struct judged *j) {
@@ -114,9 +115,9 @@ static __always_inline int find_peer(struct bpf_sock_addr *ctx, const struct end
                 if (o)
                     j->peer = o->identity;
             }
-        } else if (l == LOCAL_NOBODY && (is_loopback(&j->dst) || is_any(&j->dst))) {
-            deny(j, REASON_NOBODY_LISTENS);
-            return 0;
+        } else if (l == LOCAL_NOBODY) {
+            /* Any other address of ours may be translated to one where somebody does. */
+            j->nobody = is_loopback(&j->dst) || is_any(&j->dst);
         }
     }
     if (j->peer == IDENTITY_SELF) { /* an endpoint always reaches itself */
@@ -185,10 +186,12 @@ static __always_inline void judge(struct bpf_sock_addr *ctx, struct judged *j) {
             deny(j, REASON_NOT_TCP);
         else if (is_link_local6(&j->dst))
             deny(j, REASON_LINK_LOCAL);
+        else if (j->nobody) /* the proxy could only accept and reset */
+            deny(j, REASON_NOBODY_LISTENS);
         else if (!proxy_lives(j->netns))
             deny(j, REASON_NO_PROXY);
     }
-    if (j->action == ACTION_DENY && (ep->flags & AUDIT)) {
+    if (j->action == ACTION_DENY && (ep->flags & AUDIT) && j->reason != REASON_NO_PROXY) {
         j->action = ACTION_ALLOW;
         j->audit = 1;
     }
