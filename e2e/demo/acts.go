@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -111,7 +112,8 @@ func (s *stage) gatewayAct(policy, post string) error {
 	defer os.Remove(records)
 	fmt.Printf("   $ weir gateway --policy %s --listen %s --to %s --from app=client\n", filepath.Base(policy), listen, to)
 	gateway := exec.Command(s.weir, "gateway", "--policy", policy, "--listen", listen, "--to", to, "--from", "app=client", "--log", records)
-	gateway.Stderr = os.Stderr
+	var stderr bytes.Buffer
+	gateway.Stderr = &stderr
 	gateway.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := gateway.Start(); err != nil {
 		return err
@@ -122,7 +124,7 @@ func (s *stage) gatewayAct(policy, post string) error {
 	}
 	if err := waitForPort(listen); err != nil {
 		stop()
-		return fmt.Errorf("start gateway: %w", err)
+		return fmt.Errorf("start gateway: %w: %s", err, stderr.String())
 	}
 	base := "http://" + listen
 	tries := []try{
