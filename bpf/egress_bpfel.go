@@ -169,9 +169,9 @@ const (
 	EgressMapRedirected        = "redirected"
 	EgressProgWeirConnect4     = "weir_connect4"
 	EgressProgWeirConnect6     = "weir_connect6"
-	EgressProgWeirCut          = "weir_cut"
 	EgressProgWeirGetpeername4 = "weir_getpeername4"
 	EgressProgWeirGetpeername6 = "weir_getpeername6"
+	EgressProgWeirPacket       = "weir_packet"
 	EgressProgWeirSendmsg4     = "weir_sendmsg4"
 	EgressProgWeirSendmsg6     = "weir_sendmsg6"
 	EgressProgWeirSockCreate   = "weir_sock_create"
@@ -228,9 +228,9 @@ type EgressSpecs struct {
 type EgressProgramSpecs struct {
 	WeirConnect4     *ebpf.ProgramSpec `ebpf:"weir_connect4"`
 	WeirConnect6     *ebpf.ProgramSpec `ebpf:"weir_connect6"`
-	WeirCut          *ebpf.ProgramSpec `ebpf:"weir_cut"`
 	WeirGetpeername4 *ebpf.ProgramSpec `ebpf:"weir_getpeername4"`
 	WeirGetpeername6 *ebpf.ProgramSpec `ebpf:"weir_getpeername6"`
+	WeirPacket       *ebpf.ProgramSpec `ebpf:"weir_packet"`
 	WeirSendmsg4     *ebpf.ProgramSpec `ebpf:"weir_sendmsg4"`
 	WeirSendmsg6     *ebpf.ProgramSpec `ebpf:"weir_sendmsg6"`
 	WeirSockCreate   *ebpf.ProgramSpec `ebpf:"weir_sock_create"`
@@ -339,9 +339,9 @@ type EgressVariables struct {
 type EgressPrograms struct {
 	WeirConnect4     *ebpf.Program `ebpf:"weir_connect4"`
 	WeirConnect6     *ebpf.Program `ebpf:"weir_connect6"`
-	WeirCut          *ebpf.Program `ebpf:"weir_cut"`
 	WeirGetpeername4 *ebpf.Program `ebpf:"weir_getpeername4"`
 	WeirGetpeername6 *ebpf.Program `ebpf:"weir_getpeername6"`
+	WeirPacket       *ebpf.Program `ebpf:"weir_packet"`
 	WeirSendmsg4     *ebpf.Program `ebpf:"weir_sendmsg4"`
 	WeirSendmsg6     *ebpf.Program `ebpf:"weir_sendmsg6"`
 	WeirSockCreate   *ebpf.Program `ebpf:"weir_sock_create"`
@@ -352,9 +352,9 @@ func (p *EgressPrograms) Close() error {
 	return _EgressClose(
 		p.WeirConnect4,
 		p.WeirConnect6,
-		p.WeirCut,
 		p.WeirGetpeername4,
 		p.WeirGetpeername6,
+		p.WeirPacket,
 		p.WeirSendmsg4,
 		p.WeirSendmsg6,
 		p.WeirSockCreate,

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -318,6 +319,15 @@ func TestKilledProxy(t *testing.T) {
 		t.Fatalf("before the kill: the server got %d bytes", n)
 	}
 
+	// A source route would carry an allowed destination to another machine first.
+	seen := sniff(t, f.b)
+	if got := f.run("tcp4", "quick", "sourceroute", addrB4, "connect", "10.99.0.3:90"); !strings.HasPrefix(got, "connect:") {
+		t.Errorf("connect with a source route: %s", got)
+	}
+	if seen("10.99.0.2") {
+		t.Error("a packet with a source route left")
+	}
+
 	agent.Process.Kill()
 	agent.Wait()
 
@@ -358,3 +368,28 @@ func TestKilledProxy(t *testing.T) {
 }
 
 func cgroupIno(st os.FileInfo) uint64 { return st.Sys().(*syscall.Stat_t).Ino }
+
+// sniff watches what arrives in a namespace; the function it returns says whether
+// an IPv4 packet with options came to an address until now.
+func sniff(t *testing.T, ns namespace) func(dst string) bool {
+	t.Helper()
+	var fd int
+	inside(t, ns, func() (err error) {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0x0008) // ETH_P_IP in network order
+		return err
+	})
+	t.Cleanup(func() { unix.Close(fd) })
+	return func(dst string) bool {
+		want := netip.MustParseAddr(dst).As4()
+		b := make([]byte, 2048)
+		for {
+			n, _, err := unix.Recvfrom(fd, b, 0)
+			if err != nil {
+				return false
+			}
+			if n >= 20 && b[0]&15 > 5 && [4]byte(b[16:20]) == want {
+				return true
+			}
+		}
+	}
+}

@@ -165,6 +165,12 @@ func child(a []string) {
 				fmt.Print("client=", text(p), " ")
 				st = append(st, fd)
 			}
+		case "quick": // give up after a moment
+			tv := unix.NsecToTimeval(int64(300 * time.Millisecond))
+			say(op, unix.SetsockoptTimeval(cur(), unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv))
+		case "sourceroute": // IPv4 loose source route through an address (RFC 791)
+			via := netip.MustParseAddr(next()).As4()
+			say(op, unix.SetsockoptString(cur(), unix.IPPROTO_IP, unix.IP_OPTIONS, string(append([]byte{131, 7, 4}, append(via[:], 0)...))))
 		case "dev":
 			say(op, unix.BindToDevice(cur(), next()))
 		case "peername":

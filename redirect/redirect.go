@@ -39,8 +39,9 @@ type Config struct {
 	ProxyCgroup *os.File
 	// CutWithProxy cuts everything below Cgroup off the network when the calling
 	// process is gone: no new connection is allowed, whatever the policy, and
-	// nothing is sent on open ones. For an instance with one endpoint, in the
-	// network namespace of the calling process.
+	// nothing is sent on open ones. Packets with a source route are not sent at
+	// all. For an instance with one endpoint, in the network namespace of the
+	// calling process.
 	CutWithProxy bool
 	// OnEvent receives the decisions that the kernel took alone, one at a time.
 	OnEvent func(Event)
@@ -136,7 +137,7 @@ func (d *Datapath) attachAll() error {
 		}
 	}
 	if d.cfg.CutWithProxy {
-		if err := d.attach("cut", d.cfg.Cgroup, ebpf.AttachCGroupInetEgress, d.objs.WeirCut); err != nil {
+		if err := d.attach("packet", d.cfg.Cgroup, ebpf.AttachCGroupInetEgress, d.objs.WeirPacket); err != nil {
 			return err
 		}
 	}

@@ -10,7 +10,7 @@ struct {
     __type(value, struct flow);
 } redirected SEC(".maps");
 
-/* The namespace of the only endpoint of this instance, for weir_cut, which on 6.1 cannot ask (a cookie). */
+/* The namespace of the only endpoint of this instance, for weir_packet, which on 6.1 cannot ask (a cookie). */
 volatile const __u64 only_netns;
 
 SEC("cgroup/sock_create")
@@ -280,10 +280,19 @@ int weir_getpeername6(struct bpf_sock_addr *ctx) {
     return 1;
 }
 
-/* For an instance that serves one endpoint: packets of connections made while the proxy lived stop when it is gone. */
+#define ETH_P_IP 0x0800
+#define NEXTHDR_ROUTING 43
+
+/* For an instance that serves one endpoint: packets of connections made while the proxy lived stop when it is gone. And the packet goes
+ * where connect() was judged: an IPv4 source route or an IPv6 routing header, which any user may set, would send it elsewhere first. */
 SEC("cgroup_skb/egress")
-int weir_cut(struct __sk_buff *skb) {
-    return proxy_lives(only_netns);
+int weir_packet(struct __sk_buff *skb) {
+    __u8 b;
+    if (!proxy_lives(only_netns))
+        return 0;
+    if (skb->protocol == bpf_htons(ETH_P_IP))
+        return !bpf_skb_load_bytes(skb, 0, &b, 1) && (b & 15) == 5; /* no options */
+    return !bpf_skb_load_bytes(skb, 6, &b, 1) && b != NEXTHDR_ROUTING;
 }
 
 /* Emits these types for Go. */
