@@ -159,16 +159,19 @@ func (c *conn) fillUpstream() error {
 }
 
 // clientHungUp passes on what the client did while its answer is waited for: a
-// FIN after its last request, which it still wants answered, or a RST.
+// FIN after its last request, which it still wants answered, or a RST. The hint is
+// kept until it can be acted upon: there is only one for a FIN.
 func (c *conn) clientHungUp() error {
-	switch c.client.Peek() {
-	case proxy.Reset:
+	state := c.client.Peek()
+	switch {
+	case state == proxy.Reset:
 		return errClientGone
-	case proxy.Ended:
-		if !c.upload.running && c.in.Len() == 0 && !c.halfClosed {
-			c.halfClosed = true
-			c.up.CloseWrite()
-		}
+	case state == proxy.Alive || c.halfClosed:
+	case state == proxy.Ended && !c.upload.running && c.in.Len() == 0:
+		c.halfClosed = true
+		c.up.CloseWrite()
+	default: // there are bytes to be read before the FIN
+		c.clientHup.Store(true)
 	}
 	return nil
 }

@@ -7,8 +7,6 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
-
-	"github.com/weir-proxy/weir/proxy"
 )
 
 // upload is the second goroutine of a connection. It exists only while a request
@@ -148,8 +146,8 @@ func (c *conn) awaitUpload() error {
 		c.up.SetReadDeadline(time.Time{})
 		if c.clientHup.Load() {
 			c.clientHup.Store(false)
-			if c.client.Peek() == proxy.Reset {
-				return errClientGone
+			if err := c.clientHungUp(); err != nil {
+				return err
 			}
 		}
 	}
