@@ -40,7 +40,7 @@ one proxy judges each request by CiliumNetworkPolicy files.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &exitError{exitUsage, fmt.Errorf("%w\nsee: %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), versionCommand(), policyCommand(), gatewayCommand())
+	root.AddCommand(runCommand(), doctorCommand(), versionCommand(), policyCommand(), gatewayCommand())
 	return root
 }
 
