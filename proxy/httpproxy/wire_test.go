@@ -74,7 +74,7 @@ type step struct {
 
 func (s step) is(flag string) bool { return slices.Contains(s.flags, flag) }
 
-func parseTalks(t *testing.T, file string) []*talk {
+func parseTalks(t testing.TB, file string) []*talk {
 	t.Helper()
 	archive, err := txtar.ParseFile(file)
 	if err != nil {
