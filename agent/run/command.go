@@ -24,50 +24,54 @@ type command struct {
 	log   *slog.Logger
 }
 
-// startCommand starts the command in a cgroup, as the account.
-// It returns when the command's own program has begun.
+// startCommand starts the command in a cgroup, as the account. It returns when the
+// command's own program has begun.
 func startCommand(argv []string, a account, cgroup *os.File, log *slog.Logger) (*command, error) {
-	tell, settingsW, err := os.Pipe()
+	uids, err := sameIDs("/proc/self/uid_map")
+	if err != nil {
+		return nil, failed(err)
+	}
+	gids, err := sameIDs("/proc/self/gid_map")
+	if err != nil {
+		return nil, failed(err)
+	}
+	outside, err := ownNamespaces()
+	if err != nil {
+		return nil, failed(err)
+	}
+	settingsR, settingsW, err := os.Pipe()
 	if err != nil {
 		return nil, failedf("make pipe: %w", err)
 	}
 	defer settingsW.Close()
-	reportR, report, err := os.Pipe()
+	reportR, reportW, err := os.Pipe()
 	if err != nil {
-		tell.Close()
+		settingsR.Close()
 		return nil, failedf("make pipe: %w", err)
 	}
 	defer reportR.Close()
-	uids, err := sameIDs("/proc/self/uid_map")
-	if err == nil {
-		var gids []syscall.SysProcIDMap
-		gids, err = sameIDs("/proc/self/gid_map")
-		if err == nil {
-			attr := &syscall.ProcAttr{
-				Env:   a.environment(os.Environ()),
-				Files: []uintptr{0, 1, 2, tell.Fd(), report.Fd()},
-				Sys: &syscall.SysProcAttr{
-					UseCgroupFD:                true,
-					CgroupFD:                   int(cgroup.Fd()),
-					Cloneflags:                 unix.CLONE_NEWUSER | unix.CLONE_NEWNS,
-					UidMappings:                uids,
-					GidMappings:                gids,
-					GidMappingsEnableSetgroups: true,
-				},
-			}
-			var pid int
-			pid, err = syscall.ForkExec("/proc/self/exe", append([]string{shimName}, argv...), attr)
-			if err == nil {
-				tell.Close()
-				report.Close()
-				c := &command{pid: pid, log: log}
-				return c, c.begin(settings{Account: a}, settingsW, reportR)
-			}
-		}
+	pid, err := syscall.ForkExec("/proc/self/exe", append([]string{shimName}, argv...), &syscall.ProcAttr{
+		Env:   a.environment(os.Environ()),
+		Files: []uintptr{0, 1, 2, settingsFD: settingsR.Fd(), reportFD: reportW.Fd()},
+		Sys: &syscall.SysProcAttr{
+			UseCgroupFD:                true,
+			CgroupFD:                   int(cgroup.Fd()),
+			Cloneflags:                 unix.CLONE_NEWUSER | unix.CLONE_NEWNS,
+			UidMappings:                uids,
+			GidMappings:                gids,
+			GidMappingsEnableSetgroups: true,
+		},
+	})
+	settingsR.Close()
+	reportW.Close() // the shim has its own; the end of that one is what we wait for
+	if err != nil {
+		return nil, failed(explainFork(err))
 	}
-	tell.Close()
-	report.Close()
-	return nil, failed(explainFork(err))
+	c := &command{pid: pid, log: log}
+	if err := c.begin(settings{Account: a, Outside: outside}, settingsW, reportR); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 func explainFork(err error) error {
@@ -80,22 +84,28 @@ func explainFork(err error) error {
 	return fmt.Errorf("start command: %w", err)
 }
 
-// begin gives the shim its settings and waits for its report. It has to wait for
-// the process if that failed.
+// begin gives the shim its settings and waits for its report, and for its end if that
+// is bad.
 func (c *command) begin(s settings, settingsW, reportR *os.File) error {
 	waits := make(chan unix.WaitStatus)
 	c.waits = waits
 	go c.wait(waits)
-	// A shim that died does not read them; its report, or the lack of one, says why.
-	err := json.NewEncoder(settingsW).Encode(s)
+	// Where the shim died and does not read them, the lack of a report says it.
+	json.NewEncoder(settingsW).Encode(s)
 	settingsW.Close()
-	if rerr := readReport(reportR); rerr != nil {
-		err = rerr
+	err := readReport(reportR)
+	if err == nil {
+		return nil
 	}
-	if err != nil {
-		for ws := range waits {
-			_ = ws
-		}
+	var last unix.WaitStatus
+	for last = range waits {
+	}
+	if errors.Is(err, errNoReport) && last.Signaled() {
+		// Interrupted on its way. That is how the command ended, then.
+		ended := make(chan unix.WaitStatus, 1)
+		ended <- last
+		c.waits = ended
+		return nil
 	}
 	return err
 }

@@ -15,6 +15,8 @@
 //     one. That would take a cgroup namespace of its own, and its limit of those
 //     is 0, in every user namespace it may make as well (user_namespaces(7):
 //     limits hold for descendants);
+//   - leave it by clone3(2) with CLONE_INTO_CGROUP, for which a read-only mount is
+//     good enough: clone3 does not exist for it;
 //   - undo those mounts: it has no CAP_SYS_ADMIN over its mount namespace, and in
 //     one that it makes in a new user namespace they are locked
 //     (mount_namespaces(7)). Its mounts are private: what the host mounts later
@@ -34,6 +36,7 @@
 //   - have the kernel start a program outside, as root can through
 //     /proc/sys/kernel/core_pattern and the like: with --user root /proc/sys, its
 //     neighbours, /sys and the other control file systems are read-only;
+//   - type into the terminal, for the shell to execute later (TIOCSTI);
 //   - use descriptors that it was given: all above 2 are closed, and a network
 //     socket, a cgroup or BPF file, or a nameless kernel object at 0, 1 or 2 is
 //     refused.

@@ -22,8 +22,9 @@ func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case "weir":
 		weirMain()
-	case "attack":
+	case "attack", "setuid":
 		attackMain(os.Args[1:])
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }

@@ -14,8 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shimName is the shim's argv[0]. Whoever starts weir under this name by hand gets
-// a process with fewer privileges and nothing else.
+// shimName is the shim's argv[0].
 const shimName = "weir run: starting"
 
 // Descriptors of the shim.
@@ -28,10 +27,24 @@ const (
 // are the shim's own.
 type settings struct {
 	Account account
+	Outside namespaces // weir's own
 }
 
-// report is what the shim tells weir if the command cannot be started.
+// namespaces are the ones that the shim must not share with weir, by inode.
+type namespaces struct{ User, Mount uint64 }
+
+func ownNamespaces() (namespaces, error) {
+	var user, mount unix.Stat_t
+	if err := errors.Join(unix.Stat("/proc/thread-self/ns/user", &user), unix.Stat("/proc/thread-self/ns/mnt", &mount)); err != nil {
+		return namespaces{}, fmt.Errorf("look at namespaces: %w", err)
+	}
+	return namespaces{user.Ino, mount.Ino}, nil
+}
+
+// report is what the shim tells weir: that all is done and the command's program is
+// next, and then, if that cannot be started, or before, if something else failed, why.
 type report struct {
+	Ready   bool
 	Status  int
 	Message string
 }
@@ -46,17 +59,18 @@ func Main() {
 	// Privileges and namespaces are those of a thread. The command gets
 	// those of the one that calls execve(2).
 	runtime.LockOSThread()
-	err := becomeCommand(os.Args[1:])
+	out := os.NewFile(reportFD, "report")
+	err := becomeCommand(os.Args[1:], out)
 	r := report{Status: StatusFailed, Message: err.Error()}
 	var e *Error
 	if errors.As(err, &e) {
 		r.Status = e.Status
 	}
-	json.NewEncoder(os.NewFile(reportFD, "report")).Encode(r)
+	json.NewEncoder(out).Encode(r)
 	os.Exit(r.Status)
 }
 
-func becomeCommand(argv []string) error {
+func becomeCommand(argv []string, out io.Writer) error {
 	unix.CloseOnExec(reportFD)
 	var s settings
 	in := os.NewFile(settingsFD, "settings")
@@ -64,6 +78,14 @@ func becomeCommand(argv []string) error {
 		return fmt.Errorf("read settings: %w", err)
 	}
 	in.Close()
+	// What follows would change the whole machine in the namespaces it was started in.
+	own, err := ownNamespaces()
+	if err != nil {
+		return err
+	}
+	if out := s.Outside; out.User == 0 || out.Mount == 0 || own.User == out.User || own.Mount == out.Mount {
+		return errors.New("not in namespaces of its own")
+	}
 	if err := confineMounts(s.Account.UID == 0); err != nil {
 		return err
 	}
@@ -73,6 +95,9 @@ func becomeCommand(argv []string) error {
 	// Closed by execve, since Go's runtime needs some of its own until then.
 	if err := unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close descriptors: %w", err)
+	}
+	if err := json.NewEncoder(out).Encode(report{Ready: true}); err != nil {
+		return fmt.Errorf("report to weir: %w", err)
 	}
 	return execute(argv, os.Getenv("PATH"))
 }
@@ -133,7 +158,7 @@ func (a account) assume() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
-	return nil
+	return restrictCalls()
 }
 
 // dropCaps takes the dropped capabilities from the sets of the calling thread; all
@@ -162,16 +187,25 @@ func (a account) dropCaps() error {
 	return nil
 }
 
-// readReport returns nil if the command was started: the shim's end of the pipe was
-// closed by execve.
+var errNoReport = errors.New("the command's process died before its program began")
+
+// readReport returns nil if the command was started: then execve closes the shim's end
+// of the pipe behind the first report.
 func readReport(r io.Reader) error {
-	var rep report
-	err := json.NewDecoder(io.LimitReader(r, 64<<10)).Decode(&rep)
-	if errors.Is(err, io.EOF) {
-		return nil
+	dec := json.NewDecoder(io.LimitReader(r, 64<<10))
+	for ready := false; ; {
+		var rep report
+		err := dec.Decode(&rep)
+		switch {
+		case errors.Is(err, io.EOF) && ready:
+			return nil
+		case errors.Is(err, io.EOF):
+			return failed(errNoReport)
+		case err != nil:
+			return failedf("read the shim's report: %w", err)
+		case !rep.Ready:
+			return &Error{Status: rep.Status, Err: errors.New(rep.Message)}
+		}
+		ready = true
 	}
-	if err != nil {
-		return failedf("read the shim's report: %w", err)
-	}
-	return &Error{Status: rep.Status, Err: errors.New(rep.Message)}
 }

@@ -300,7 +300,11 @@ func (b Books) sweep() (alive []Dead, err error) {
 			continue
 		}
 		if d.Group != "" {
-			if err := b.Root.Remove(d.Group); err != nil {
+			err := b.Root.Remove(d.Group)
+			if errors.Is(err, unix.EBUSY) {
+				continue // a process of it is exiting, which cgroup.procs no longer shows: the next start removes it
+			}
+			if err != nil {
 				return alive, fmt.Errorf("sweep up dead run: %w", err)
 			}
 		}
