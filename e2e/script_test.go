@@ -34,7 +34,7 @@ var weirBinary string
 func (w withWeir) Run() int {
 	binary.ForgetSudo()
 	var err error
-	if weirBinary, err = binary.Build(); err != nil {
+	if weirBinary, err = binary.Build("e2e/demo"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -54,6 +54,10 @@ func TestKernel(t *testing.T) {
 }
 
 func runScripts(t *testing.T, dir string) {
+	code, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
@@ -66,6 +70,8 @@ func runScripts(t *testing.T, dir string) {
 				return err
 			}
 			env.Values[tracesKey{}] = before
+			env.Setenv("WEIR", weirBinary)
+			env.Setenv("CODE", code)
 			env.Setenv("PATH", filepath.Dir(weirBinary)+":"+env.Getenv("PATH"))
 			// Commands that a script runs as another user read its files.
 			for _, dir := range []string{env.WorkDir, filepath.Dir(env.WorkDir)} {

@@ -97,6 +97,7 @@ func (s *stage) actsThroughGateway() error {
 		}
 		s.reached(a.reached...)
 	}
+	fmt.Println()
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/weir-proxy/weir/e2e/internal/origin"
+	"github.com/weir-proxy/weir/e2e/internal/traces"
 )
 
 func main() {
@@ -74,9 +75,16 @@ func demo(weir string, viaGateway bool) error {
 			reason = err.Error()
 		}
 	}
+	before, err := traces.Now()
+	if err != nil && reason == "" {
+		return err
+	}
 	fmt.Printf("A web service listens on 127.0.0.1:%d, another on port %d.\n", s.web.Port, s.other.Port)
 	if reason == "" && !viaGateway {
 		err = s.actsUnderRun()
+		if err == nil {
+			err = s.nothingLeft(before)
+		}
 	} else {
 		if reason != "" {
 			fmt.Println("\n$ weir doctor")
@@ -91,13 +99,27 @@ func demo(weir string, viaGateway bool) error {
 	if s.wrong > 0 {
 		return fmt.Errorf("%d outcomes were not as said", s.wrong)
 	}
-	fmt.Println("\nEvery request had the outcome it should, and what was denied never reached the service.")
+	fmt.Println("Every request had the outcome it should, and what was denied never reached the service.")
 	if reason != "" {
 		fmt.Println("kernel redirection NOT shown:", reason)
 		if os.Getenv("WEIR_REQUIRE_KERNEL") == "1" {
 			return fmt.Errorf("WEIR_REQUIRE_KERNEL=1 but the kernel half did not run")
 		}
 	}
+	return nil
+}
+
+func (s *stage) nothingLeft(before traces.Set) error {
+	left, err := traces.Left(before)
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		s.wrong++
+		fmt.Printf("\nWRONG: left behind: %s\n", strings.Join(left, ", "))
+		return nil
+	}
+	fmt.Println("\nOf the three runs nothing is left: no program, no map, no pin, no cgroup.")
 	return nil
 }
 

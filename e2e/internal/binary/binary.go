@@ -10,9 +10,11 @@ import (
 	"testing"
 )
 
-// Build builds weir, with the race detector if the test has it, into a new
-// directory that any user may enter. The caller removes the directory.
-func Build() (path string, err error) {
+// Build builds weir, and the commands of this module in more, with the race
+// detector if the test has it, into a new directory that any user may enter. It
+// returns the path of weir; the caller removes the directory.
+func Build(more ...string) (path string, err error) {
+	const module = "github.com/weir-proxy/weir/"
 	dir, err := os.MkdirTemp("", "weir-e2e")
 	if err != nil {
 		return "", err
@@ -25,16 +27,17 @@ func Build() (path string, err error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", err
 	}
-	path = filepath.Join(dir, "weir")
-	args := []string{"build", "-o", path}
+	args := []string{"build", "-o", dir}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
-	out, err := exec.Command("go", append(args, "github.com/weir-proxy/weir/agent/cmd/weir")...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build weir: %w\n%s", err, out)
+	for _, name := range append([]string{"agent/cmd/weir"}, more...) {
+		args = append(args, module+name)
 	}
-	return path, nil
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %v: %w\n%s", args, err, out)
+	}
+	return filepath.Join(dir, "weir"), nil
 }
 
 // NeedKernel skips a test where the kernel half cannot run at all, and only
