@@ -7,7 +7,7 @@ const (
 	Alive   State = iota // open, nothing to read now
 	Pending              // there are bytes to read, perhaps followed by the end
 	Ended                // the far end sent FIN, and everything before it was read
-	Reset                // the connection is broken
+	Reset                // the connection is broken: nothing can be sent either
 )
 
 // Watch asks for fn to be called, from another goroutine, as soon as the far end

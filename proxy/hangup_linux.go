@@ -97,7 +97,7 @@ func (h *hangups) remove(s *Stream) {
 	h.mu.Unlock()
 }
 
-// Peek looks at s without reading from it or waiting. A Reset is reported once.
+// Peek looks at s without reading from it or waiting.
 func (s *Stream) Peek() State {
 	state := Reset
 	s.raw.Control(func(fd uintptr) {
@@ -110,6 +110,11 @@ func (s *Stream) Peek() State {
 			state = Reset
 		case n == 0:
 			state = Ended
+			// Behind a FIN recv says nothing of a RST any more; poll does.
+			p := []unix.PollFd{{Fd: int32(fd)}}
+			if n, err := unix.Poll(p, 0); err == nil && n > 0 && p[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0 {
+				state = Reset
+			}
 		default:
 			state = Pending
 		}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -199,6 +200,7 @@ func judge(req flow.Request) l7rules.Decision {
 type bench struct {
 	addr   string
 	origin net.Listener
+	quiet  atomic.Bool // keep no records
 
 	mu      sync.Mutex
 	records []string
@@ -228,6 +230,9 @@ func newBench(t testing.TB, judge func(flow.Request) l7rules.Decision) *bench {
 }
 
 func (b *bench) sink(r *flow.Record) {
+	if b.quiet.Load() {
+		return
+	}
 	text := r.Verdict.String()
 	if r.Request != nil {
 		text += " " + string(r.Request.AppendText(nil))
