@@ -67,6 +67,9 @@ func (r *reader) pattern(o *object, name, path string) *match.Pattern {
 		r.warnf(n.pos, at, "empty: it matches everything, as if it were not there")
 		return nil
 	}
+	if r.cost > maxCost {
+		return nil // said once
+	}
 	p, err := match.Compile(s)
 	if err != nil {
 		hint := ""
@@ -80,9 +83,7 @@ func (r *reader) pattern(o *object, name, path string) *match.Pattern {
 		return nil
 	}
 	if r.cost += p.Cost(); r.cost > maxCost {
-		if r.cost-p.Cost() <= maxCost {
-			r.errorf(n.pos, at, "the regular expressions of this file are too large together: split the file")
-		}
+		r.errorf(n.pos, at, "the regular expressions of this file are too large together: split the file")
 		return nil
 	}
 	return p

@@ -102,26 +102,26 @@ func (r *reader) syntaxError(err error) {
 
 // checkText refuses what YAML does not allow in a file at all.
 func (r *reader) checkText(data []byte) bool {
-	line, start := 1, 0
+	p, indent := pos{1, 1}, true // indent: nothing but blanks so far in the line
 	for i := 0; i < len(data); {
 		c, size := utf8.DecodeRune(data[i:])
-		p := pos{line, utf8.RuneCount(data[start:i]) + 1}
 		switch {
 		case c == utf8.RuneError && size == 1:
 			r.errorf(p, "", "byte 0x%02x is no UTF-8", data[i])
 			return false
-		case c == '\n':
-			line, start = line+1, i+1
-		case c == '\t':
-			if len(bytes.TrimLeft(data[start:i], " \t")) == 0 {
-				r.errorf(p, "", "a tab indents this line: use blanks")
-				return false
-			}
-		case c < ' ' || c == 0x7f || c >= 0x80 && c < 0xa0 || c == 0x2028 || c == 0x2029 || c == 0xfeff:
+		case c == '\t' && indent:
+			r.errorf(p, "", "a tab indents this line: use blanks")
+			return false
+		case c < ' ' && c != '\n' && c != '\t' || c == 0x7f || c >= 0x80 && c < 0xa0 || c == 0x2028 || c == 0x2029 || c == 0xfeff:
 			r.errorf(p, "", "control character U+%04X", c)
 			return false
 		}
 		i += size
+		p.column++
+		indent = indent && c == ' '
+		if c == '\n' {
+			p, indent = pos{p.line + 1, 1}, true
+		}
 	}
 	return true
 }
