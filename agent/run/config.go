@@ -29,6 +29,7 @@ type datapathConfig struct {
 type datapath interface {
 	// Close takes the policy out of force and removes its pins.
 	Close() error
-	// Err delivers the error that ended the proxy before Close; nothing passes then.
+	// Err delivers the error that ended the proxy before Close; nothing passes then. It is
+	// closed when the proxy has ended.
 	Err() <-chan error
 }

@@ -25,6 +25,8 @@ func TestMain(m *testing.M) {
 	case "attack", "setuid":
 		attackMain(os.Args[1:])
 		os.Exit(0)
+	case "count":
+		countMain()
 	}
 	os.Exit(m.Run())
 }
@@ -79,6 +81,7 @@ func tools(t *testing.T) string {
 		os.Chmod(dir, 0o755),
 		os.WriteFile(filepath.Join(dir, "weir"), data, 0o755),
 		os.Link(filepath.Join(dir, "weir"), filepath.Join(dir, "attack")),
+		os.Link(filepath.Join(dir, "weir"), filepath.Join(dir, "count")),
 	} {
 		if err != nil {
 			t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strings"
 
 	"github.com/weir-proxy/weir/agent/internal/cgroup"
 	"github.com/weir-proxy/weir/agent/internal/mounts"
@@ -82,7 +81,7 @@ func (r *runner) inCgroup(ctx context.Context, sub subject, who account, signals
 		return Status{}, failed(err)
 	}
 	books := runs.Books{BPFFS: bpffs, Root: root}
-	run, alive, err := books.Start()
+	run, err := books.Start()
 	if err != nil {
 		return Status{}, failed(err)
 	}
@@ -91,9 +90,6 @@ func (r *runner) inCgroup(ctx context.Context, sub subject, who account, signals
 			r.say("clean up: %v", cerr)
 		}
 	}()
-	for _, d := range alive {
-		r.say("processes of a run that was killed are still there, cut off from the network; kill them: kill %s", strings.Join(d.PIDs, " "))
-	}
 	own, err := root.Of("self")
 	if err != nil {
 		return Status{}, failed(err)
@@ -148,7 +144,8 @@ func (r *runner) command(who account, signals <-chan os.Signal, run *runs.Run, d
 	}
 	go func() {
 		if err, ok := <-dp.Err(); ok && err != nil {
-			r.say("the proxy failed, and the command is cut off from the network: %v", err)
+			r.say("the proxy failed, and the command is killed, since nobody could judge it: %v", err)
+			run.Kill()
 		}
 	}()
 	return c.follow(signals)

@@ -52,17 +52,16 @@ type Run struct {
 }
 
 // Start sweeps up after dead runs and enters a new one, with a cgroup below that
-// of this process and an empty directory for its pins. It also returns the dead
-// runs that could not be swept, because processes of theirs are still alive.
-func (b Books) Start() (_ *Run, alive []Dead, err error) {
+// of this process and an empty directory for its pins. Dead runs of which processes
+// are still alive stay; List tells them.
+func (b Books) Start() (_ *Run, err error) {
 	unlock, err := b.lock()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer unlock()
-	alive, err = b.sweep()
-	if err != nil {
-		return nil, alive, err
+	if err := b.sweep(); err != nil {
+		return nil, err
 	}
 	var random [4]byte
 	rand.Read(random[:])
@@ -74,35 +73,35 @@ func (b Books) Start() (_ *Run, alive []Dead, err error) {
 	}()
 	own, err := b.Root.Of("self")
 	if err != nil {
-		return nil, alive, err
+		return nil, err
 	}
 	if err := os.Mkdir(b.entry(r.ID), 0o700); err != nil {
-		return nil, alive, fmt.Errorf("enter run: %w", err)
+		return nil, fmt.Errorf("enter run: %w", err)
 	}
 	// Somebody who lists runs may hold the lock for a moment.
 	if r.entry, err = lockDir(b.entry(r.ID), unix.LOCK_EX); err != nil {
-		return nil, alive, fmt.Errorf("enter run: %w", err)
+		return nil, fmt.Errorf("enter run: %w", err)
 	}
 	// Written down before it is made: what is made is found again.
 	planned := path.Join(own, prefix+r.ID)
 	if err := b.writeLink(r.ID, planned); err != nil {
-		return nil, alive, err
+		return nil, err
 	}
 	if r.Group, err = b.Root.Create(own, prefix+r.ID); err != nil {
-		return nil, alive, err
+		return nil, err
 	}
 	if r.Group != planned {
 		if err := b.writeLink(r.ID, r.Group); err != nil {
-			return nil, alive, err
+			return nil, err
 		}
 	}
 	if r.Dir, err = b.Root.Open(r.Group); err != nil {
-		return nil, alive, err
+		return nil, err
 	}
 	if err := b.makePins(r.ID); err != nil {
-		return nil, alive, fmt.Errorf("enter run: %w", err)
+		return nil, fmt.Errorf("enter run: %w", err)
 	}
-	return r, alive, nil
+	return r, nil
 }
 
 // writeLink writes down the cgroup of a run.
@@ -289,14 +288,13 @@ func (b Books) List() (dead []Dead, living int, err error) {
 
 // sweep removes dead runs, except those with processes: these stay judged by the
 // pinned programs, which let nothing through any more. The caller holds the lock.
-func (b Books) sweep() (alive []Dead, err error) {
+func (b Books) sweep() error {
 	dead, _, err := b.List()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, d := range dead {
 		if len(d.PIDs) > 0 {
-			alive = append(alive, d)
 			continue
 		}
 		if d.Group != "" {
@@ -305,22 +303,12 @@ func (b Books) sweep() (alive []Dead, err error) {
 				continue // a process of it is exiting, which cgroup.procs no longer shows: the next start removes it
 			}
 			if err != nil {
-				return alive, fmt.Errorf("sweep up dead run: %w", err)
+				return fmt.Errorf("sweep up dead run: %w", err)
 			}
 		}
 		if err := b.remove(d.ID); err != nil {
-			return alive, fmt.Errorf("sweep up dead run: %w", err)
+			return fmt.Errorf("sweep up dead run: %w", err)
 		}
 	}
-	return alive, nil
-}
-
-// Sweep removes what dead runs left, and returns those that still have processes.
-func (b Books) Sweep() (alive []Dead, err error) {
-	unlock, err := b.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	return b.sweep()
+	return nil
 }
