@@ -130,15 +130,18 @@ func (w *Writer) run() {
 
 		w.mu.Lock()
 		w.since = time.Time{}
-		if err != nil && w.err == nil {
+		if err != nil {
 			w.err = fmt.Errorf("write records: %w", err)
 			w.room.Broadcast()
-			w.failed(w.err)
 		}
 		w.mu.Unlock()
+		if err != nil {
+			w.failed(w.err)
+		}
 	}
 }
 
+// write writes b unless an earlier write failed.
 func (w *Writer) write(b []byte) error {
 	if len(b) == 0 || w.err != nil {
 		return nil
