@@ -4,6 +4,7 @@
 package doctor
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -45,10 +46,7 @@ func (r *Report) Reason() string {
 		if f.State == OK || f.State == Note {
 			continue
 		}
-		text := fmt.Sprintf("%s: %s", f.What, f.State)
-		if f.Detail != "" {
-			text = fmt.Sprintf("%s: %s", f.What, f.Detail)
-		}
+		text := f.What + ": " + cmp.Or(f.Detail, string(f.State), "not checked")
 		if f.Fix != "" {
 			text += ": " + f.Fix
 		}

@@ -26,9 +26,10 @@ func rootCommand() *cobra.Command {
 		Long: `Weir lets an operator say who may say what to whom, and makes Linux enforce it
 without touching an application: BPF programs catch a workload's connections, and
 one proxy judges each request by CiliumNetworkPolicy files.`,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Args:          cobra.ArbitraryArgs,
+		SilenceUsage:               true,
+		SilenceErrors:              true,
+		SuggestionsMinimumDistance: 2,
+		Args:                       cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return unknownCommand(cmd, args[0])

@@ -283,18 +283,3 @@ func (r *Root) Remove(group string) error {
 	}
 	return nil
 }
-
-// Below lists the groups directly below a group.
-func (r *Root) Below(group string) ([]string, error) {
-	entries, err := os.ReadDir(r.Path(group))
-	if err != nil {
-		return nil, fmt.Errorf("list cgroup: %w", err)
-	}
-	var list []string
-	for _, e := range entries {
-		if e.IsDir() {
-			list = append(list, path.Join(group, e.Name()))
-		}
-	}
-	return list, nil
-}
