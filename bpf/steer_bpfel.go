@@ -13,6 +13,15 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type SteerEndpoint struct {
+	_        structs.HostLayout
+	Netns    uint64
+	Identity uint32
+	Scope    uint32
+	Flags    uint32
+	Pad      uint32
+}
+
 type SteerFlow struct {
 	_   structs.HostLayout
 	Dst struct {
@@ -20,12 +29,15 @@ type SteerFlow struct {
 		Ip [4]uint32
 	}
 	Dport    uint16
-	Pad      uint16
+	Kind     uint16
 	Endpoint uint32
+	Identity uint32
 	Peer     uint32
 	Ifindex  uint32
 	Pid      uint32
-	Pad2     uint32
+	Judged   uint32
+	Claims   uint32
+	Netns    uint64
 	Cookie   uint64
 	Comm     [16]int8
 }
@@ -52,13 +64,65 @@ type SteerListenerKey struct {
 	Family uint64
 }
 
+type SteerLport struct {
+	_        structs.HostLayout
+	Refs     int32
+	Endpoint uint32
+	Dual     uint32
+	Pad      uint32
+}
+
+type SteerLportKey struct {
+	_     structs.HostLayout
+	Netns uint64
+	Local struct {
+		_  structs.HostLayout
+		Ip [4]uint32
+	}
+	Port uint32
+	Pad  uint32
+}
+
+type SteerPeerKey struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Scope     uint32
+	Addr      struct {
+		_  structs.HostLayout
+		Ip [4]uint32
+	}
+}
+
+type SteerPolicyKey struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Endpoint  uint32
+	Peer      uint32
+	Direction uint8
+	Proto     uint8
+	Port      uint16
+}
+
+type SteerPolicyValue struct {
+	_      structs.HostLayout
+	Action uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	SteerMapByNetns     = "by_netns"
+	SteerMapCounters    = "counters"
+	SteerMapEndpoints   = "endpoints"
+	SteerMapEvents      = "events"
 	SteerMapFlows       = "flows"
 	SteerMapListeners   = "listeners"
+	SteerMapListening   = "listening"
+	SteerMapPeers       = "peers"
+	SteerMapPolicy      = "policy"
 	SteerProgWeirSteer  = "weir_steer"
+	SteerVarIngress     = "ingress"
 	SteerVarNetnsCookie = "netns_cookie"
 )
 
@@ -111,14 +175,22 @@ type SteerProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SteerMapSpecs struct {
+	ByNetns   *ebpf.MapSpec `ebpf:"by_netns"`
+	Counters  *ebpf.MapSpec `ebpf:"counters"`
+	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
+	Events    *ebpf.MapSpec `ebpf:"events"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Listeners *ebpf.MapSpec `ebpf:"listeners"`
+	Listening *ebpf.MapSpec `ebpf:"listening"`
+	Peers     *ebpf.MapSpec `ebpf:"peers"`
+	Policy    *ebpf.MapSpec `ebpf:"policy"`
 }
 
 // SteerVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SteerVariableSpecs struct {
+	Ingress     *ebpf.VariableSpec `ebpf:"ingress"`
 	NetnsCookie *ebpf.VariableSpec `ebpf:"netns_cookie"`
 }
 
@@ -142,14 +214,28 @@ func (o *SteerObjects) Close() error {
 //
 // It can be passed to LoadSteerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SteerMaps struct {
+	ByNetns   *ebpf.Map `ebpf:"by_netns"`
+	Counters  *ebpf.Map `ebpf:"counters"`
+	Endpoints *ebpf.Map `ebpf:"endpoints"`
+	Events    *ebpf.Map `ebpf:"events"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Listeners *ebpf.Map `ebpf:"listeners"`
+	Listening *ebpf.Map `ebpf:"listening"`
+	Peers     *ebpf.Map `ebpf:"peers"`
+	Policy    *ebpf.Map `ebpf:"policy"`
 }
 
 func (m *SteerMaps) Close() error {
 	return _SteerClose(
+		m.ByNetns,
+		m.Counters,
+		m.Endpoints,
+		m.Events,
 		m.Flows,
 		m.Listeners,
+		m.Listening,
+		m.Peers,
+		m.Policy,
 	)
 }
 
@@ -157,6 +243,7 @@ func (m *SteerMaps) Close() error {
 //
 // It can be passed to LoadSteerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SteerVariables struct {
+	Ingress     *ebpf.Variable `ebpf:"ingress"`
 	NetnsCookie *ebpf.Variable `ebpf:"netns_cookie"`
 }
 

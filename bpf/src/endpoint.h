@@ -13,32 +13,6 @@ struct {
     __type(value, __u32);
 } by_cgroup SEC(".maps");
 
-/* netns cookie -> endpoint */
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 4096);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-    __type(key, __u64);
-    __type(value, __u32);
-} by_netns SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 8192);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-    __type(key, __u32);
-    __type(value, struct endpoint);
-} endpoints SEC(".maps");
-
-/* Address -> identity by longest prefix: first under the endpoint's scope (local addresses), then under scope 0 (CIDRs of policies). */
-struct {
-    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
-    __uint(max_entries, 65536);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-    __type(key, struct peer_key);
-    __type(value, __u32);
-} peers SEC(".maps");
-
 /* The opener's endpoint, written at socket(). Accepted sockets inherit their listener's; a descriptor passed on stays its opener's. */
 struct {
     __uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -52,7 +26,7 @@ struct {
     __uint(type, BPF_MAP_TYPE_SK_STORAGE);
     __uint(map_flags, BPF_F_NO_PREALLOC);
     __type(key, int);
-    __type(value, __u32);
+    __type(value, struct upstream);
 } proxy_sockets SEC(".maps");
 
 /* An endpoint's cgroup may be this deep; Go refuses a deeper one. Its processes may be deeper. */
@@ -92,10 +66,10 @@ static __always_inline __u32 owner_of(struct bpf_sock *sk) {
     return *v;
 }
 
-/* Just enough of the kernel's types to read one bit; the offsets come from the kernel's BTF. */
+/* Just enough of the kernel's types to read two bits; the offsets come from the kernel's BTF. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct sock_common {
-    unsigned char skc_reuse : 4, skc_reuseport : 1;
+    unsigned char skc_reuse : 4, skc_reuseport : 1, skc_ipv6only : 1;
 };
 struct sock {
     struct sock_common __sk_common;

@@ -1,54 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The kernel's verdict on one connection or datagram, and its record. */
 #pragma once
-#include "endpoint.h"
-
-/* Final verdicts per endpoint, peer identity, direction, protocol and port prefix. What is not there is denied. */
-struct {
-    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
-    __uint(max_entries, 262144);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-    __type(key, struct policy_key);
-    __type(value, struct policy_value);
-} policy SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_RINGBUF);
-    __uint(max_entries, 1 << 20);
-} events SEC(".maps");
-
-enum counter { COUNT_EVENTS_LOST, COUNT_FLOWS_FULL, COUNT_MAX };
-struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, COUNT_MAX);
-    __type(key, __u32);
-    __type(value, __u64);
-} counters SEC(".maps");
-
-/* The last destination that an unconnected UDP socket has a record for: one record per socket and destination, not per datagram. */
-struct last {
-    struct addr dst;
-    __u32 port;
-    __u32 action;
-};
-struct {
-    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-    __type(key, int);
-    __type(value, struct last);
-} last_recorded SEC(".maps");
-
-static __always_inline void count(__u32 which) {
-    __u64 *v = bpf_map_lookup_elem(&counters, &which);
-    if (v)
-        (*v)++;
-}
+#include "sockets.h"
 
 /* One verdict in the making. */
 struct judged {
     struct addr dst;
     __u64 netns;
     __u32 endpoint;
+    __u32 identity; /* the endpoint's */
     __u32 peer;
     __u32 action;
     __u16 dport; /* host byte order */
@@ -65,7 +25,7 @@ static __always_inline void record(const struct judged *j) {
         count(COUNT_EVENTS_LOST);
         return;
     }
-    e->pad = 0;
+    __builtin_memset(e, 0, sizeof *e);
     e->dst = j->dst;
     e->endpoint = j->endpoint;
     e->peer = j->peer;
@@ -84,22 +44,17 @@ static __always_inline void deny(struct judged *j, __u8 reason) {
     j->reason = reason;
 }
 
-static __always_inline int proxy_lives(__u64 ns) {
-    struct listener_key l = {.netns = ns, .family = AF_INET};
-    struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &l);
-    if (!sk)
-        return 0;
-    bpf_sk_release(sk);
-    return 1;
-}
-
 /* Finds out who the peer is; false: the verdict is already in j. */
 static __always_inline int find_peer(struct bpf_sock_addr *ctx, const struct endpoint *ep, struct judged *j) {
     struct peer_key k = {.prefixlen = 32 + 128, .scope = ep->scope, .addr = j->dst};
     __u32 *id = bpf_map_lookup_elem(&peers, &k);
     if (!id) { /* no address of this namespace */
-        k.scope = 0;
+        k.scope = SCOPE_ADDRESSES;
         id = bpf_map_lookup_elem(&peers, &k);
+        if (!id) {
+            k.scope = SCOPE_CIDR;
+            id = bpf_map_lookup_elem(&peers, &k);
+        }
         j->peer = id ? *id : IDENTITY_WORLD;
         return 1;
     }
@@ -155,6 +110,7 @@ static __always_inline void judge(struct bpf_sock_addr *ctx, struct judged *j) {
         deny(j, REASON_UNKNOWN);
         return;
     }
+    j->identity = ep->identity;
     if ((ep->flags & NEEDS_PROXY) && !proxy_lives(j->netns)) {
         deny(j, REASON_NO_PROXY);
         return;
@@ -174,7 +130,7 @@ static __always_inline void judge(struct bpf_sock_addr *ctx, struct judged *j) {
         .prefixlen = POLICY_KEY_BITS,
         .endpoint = j->endpoint,
         .peer = j->peer,
-        .direction = 0,
+        .direction = EGRESS,
         .proto = j->proto,
         .port = bpf_htons(j->dport),
     };

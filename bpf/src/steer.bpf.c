@@ -1,41 +1,65 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* sk_lookup: gives SYNs to the redirect port to the proxy's listener. One instance per namespace, because no sk_lookup program can ask
- * where it is. */
-#include "maps.h"
+/* sk_lookup: gives SYNs to the proxy's listener, those of redirected clients and those for a port whose requests are judged. One instance
+ * per namespace, because no sk_lookup program can ask where it is. */
+#include "ingress.h"
 
 volatile const __u64 netns_cookie;
+volatile const __u32 ingress; /* 0: nobody's ingress is judged here */
+
+static __always_inline int give(struct bpf_sk_lookup *ctx) {
+    struct listener_key l = {.netns = netns_cookie, .family = ctx->family};
+    struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &l);
+    if (!sk)
+        return SK_DROP;
+    long err = bpf_sk_assign(ctx, sk, 0);
+    bpf_sk_release(sk);
+    return err ? SK_DROP : SK_PASS;
+}
+
+/* Nobody reaches the proxy's listener by its own port. */
+static __always_inline int is_listeners_port(struct bpf_sk_lookup *ctx) {
+    struct listener_key l = {.netns = netns_cookie, .family = ctx->family};
+    struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &l);
+    if (!sk)
+        return 0;
+    int own = ctx->local_port == sk->src_port;
+    bpf_sk_release(sk);
+    return own;
+}
 
 SEC("sk_lookup")
 int weir_steer(struct bpf_sk_lookup *ctx) {
     if (ctx->protocol != IPPROTO_TCP)
         return SK_PASS;
-    struct listener_key l = {.netns = netns_cookie, .family = ctx->family};
-    struct bpf_sock *sk;
+    struct arrival a = {.proto = IPPROTO_TCP, .k.netns = netns_cookie};
+    READ_ADDR(&a.k.local, ctx, remote_ip);
+    READ_ADDR(&a.k.remote, ctx, local_ip);
+    a.k.lport = bpf_ntohs(ctx->remote_port);
+    a.k.rport = ctx->local_port;
 
-    if (ctx->local_port == REDIRECT_PORT) {
-        struct flow_key k = {.netns = netns_cookie};
-        READ_ADDR(&k.local, ctx, remote_ip);
-        READ_ADDR(&k.remote, ctx, local_ip);
-        k.lport = bpf_ntohs(ctx->remote_port);
-        k.rport = ctx->local_port;
-        if (!bpf_map_lookup_elem(&flows, &k))
+    if (a.k.rport == REDIRECT_PORT) {
+        if (!bpf_map_lookup_elem(&flows, &a.k))
             return SK_DROP;
-        sk = bpf_map_lookup_elem(&listeners, &l);
-        if (!sk)
-            return SK_DROP;
-        long err = bpf_sk_assign(ctx, sk, 0);
-        bpf_sk_release(sk);
-        return err ? SK_DROP : SK_PASS;
+        return give(ctx);
     }
-    /* Nobody reaches the listener by its own port. */
-    sk = bpf_map_lookup_elem(&listeners, &l);
-    if (sk) {
-        int own = ctx->local_port == sk->src_port;
-        bpf_sk_release(sk);
-        if (own)
-            return SK_DROP;
-    }
-    return SK_PASS;
+    if (is_listeners_port(ctx))
+        return SK_DROP;
+    if (!ingress)
+        return SK_PASS;
+
+    struct lport *l = who_listens(netns_cookie, &a.k.remote, a.k.rport);
+    if (!l) /* Linux refuses */
+        return SK_PASS;
+    a.endpoint = listener_endpoint(l, netns_cookie);
+    if (!a.endpoint)
+        return SK_PASS;
+    judge_ingress(&a);
+    if (a.action == ACTION_ALLOW)
+        return SK_PASS; /* recorded when it is established */
+    if (a.action == ACTION_REDIRECT)
+        return give(ctx);
+    record_arrival(&a);
+    return SK_DROP;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -42,18 +42,39 @@ struct flow_key {
     __u32 pad;
 };
 
-/* What a redirected connection was before it was redirected. */
+enum kind {
+    KIND_REDIRECTED = 1, /* a client on its way to the proxy */
+    KIND_DIRECT,         /* an endpoint's own connection */
+    KIND_UPSTREAM,       /* the proxy's, on behalf of an endpoint or of a client from outside */
+    KIND_INGRESS,        /* on the proxy's accepted socket: a client of an endpoint's listening port */
+    KIND_CONFLICT,       /* claimed by sockets of two namespaces: nobody's */
+    KIND_LOST,           /* on a client's socket: `flows` was full, nothing of it may leave */
+};
+
+/* What is known about a connection, in `flows` and in its sockets' storage. */
 struct flow {
-    struct addr dst; /* original destination */
+    struct addr dst; /* original destination; KIND_UPSTREAM towards an application: the client to show it */
     __u16 dport;     /* host byte order */
-    __u16 pad;
-    __u32 endpoint;  /* the sender */
-    __u32 peer;      /* identity of the destination when the kernel judged it */
+    __u16 kind;
+    __u32 endpoint;  /* the sender, 0 none; KIND_INGRESS: the receiver */
+    __u32 identity;  /* of that endpoint */
+    __u32 peer;      /* identity of the other end as the kernel judged it */
     __u32 ifindex;   /* SO_BINDTODEVICE of the client, 0 none */
     __u32 pid;       /* thread group of the sender, in the initial pid namespace */
-    __u32 pad2;
-    __u64 cookie;    /* of the client's socket */
+    __u32 judged;    /* KIND_UPSTREAM: the receiver's side was judged as well */
+    __u32 claims;    /* sockets that hold the entry without a cookie */
+    __u64 netns;     /* of the sender */
+    __u64 cookie;    /* of the sender's socket */
     char comm[16];
+};
+
+/* What the proxy writes on a socket of its own before connect(). */
+struct upstream {
+    struct addr client; /* whom the application is to see; all zero: nobody but the proxy */
+    __u16 cport;
+    __u16 judged; /* the receiver's side was judged */
+    __u32 endpoint; /* the sender in whose name it connects, 0 none */
+    __u32 identity;
 };
 
 struct listener_key {
@@ -61,10 +82,25 @@ struct listener_key {
     __u64 family; /* AF_INET, AF_INET6 */
 };
 
+/* Listening sockets by what they are bound to. */
+struct lport_key {
+    __u64 netns;
+    struct addr local; /* ::, ::ffff:0.0.0.0 or an address */
+    __u32 port;        /* host byte order */
+    __u32 pad;
+};
+struct lport {
+    __s32 refs; /* SO_REUSEPORT: several sockets on one key. BPF never deletes an entry: at 0 it would race with another listen() */
+    __u32 endpoint; /* 0: somebody unmanaged listens here */
+    __u32 dual; /* :: takes IPv4 as well */
+    __u32 pad;
+};
+
 /* An endpoint's properties. */
 struct endpoint {
+    __u64 netns; /* cookie of the namespace its sockets are in */
     __u32 identity;
-    __u32 scope; /* key into `peers` for addresses whose meaning depends on the namespace; never 0 */
+    __u32 scope; /* key into `peers` for addresses whose meaning depends on the namespace */
     __u32 flags;
     __u32 pad;
 };
@@ -72,7 +108,12 @@ enum endpoint_flags {
     ENFORCE_EGRESS = 1,
     AUDIT = 2,         /* judge and record, let through */
     NEEDS_PROXY = 4,   /* no proxy, no network */
+    ENFORCE_INGRESS = 8,
 };
+
+/* Scopes of `peers` that mean the same for every endpoint; the others are an endpoint's own. */
+#define SCOPE_CIDR 0      /* prefixes that policies name */
+#define SCOPE_ADDRESSES 1 /* addresses of endpoints and declared ones: for destinations, since a sender can show any address */
 
 struct peer_key {
     __u32 prefixlen; /* 32 bits of scope, then the address */
@@ -84,11 +125,13 @@ struct policy_key {
     __u32 prefixlen;
     __u32 endpoint;
     __u32 peer;
-    __u8 direction; /* 0 egress */
+    __u8 direction; /* EGRESS, INGRESS */
     __u8 proto;
     __u16 port; /* network byte order: its prefix is a port range */
 };
 #define POLICY_KEY_BITS 96
+#define EGRESS 0
+#define INGRESS 1
 enum action { ACTION_DENY, ACTION_ALLOW, ACTION_REDIRECT };
 struct policy_value {
     __u32 action;
@@ -107,16 +150,18 @@ enum reason {
 
 /* One decision of the kernel's own, to the ring buffer. */
 struct event {
+    struct addr src; /* ingress only */
     struct addr dst;
-    __u32 endpoint;
+    __u32 endpoint; /* who was judged */
     __u32 peer;
-    __u32 pid;
-    __u16 dport; /* host byte order */
+    __u32 pid; /* of the sender, 0 unknown */
+    __u16 sport, dport; /* host byte order */
     __u8 proto;  /* IPPROTO_* */
     __u8 action; /* what was done: ACTION_DENY, ACTION_ALLOW */
     __u8 reason;
     __u8 audit; /* 1: would have been denied */
-    __u16 pad;
+    __u8 direction;
+    __u8 pad[3];
     char comm[16];
 };
 

@@ -1,17 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* The sender's side: who opens a socket, where it may connect or send, and, for what needs a look at its requests, the way to the proxy. */
+/* The programs on cgroups: who opens a socket, where it may connect or send, who listens and who comes, and, for what needs a look at its
+ * requests, the way to the proxy. */
 #include "judge.h"
-
-/* On the client's socket: where it wanted to go. On the proxy's accepted socket: the same, copied. Not inherited by accept(). */
-struct {
-    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-    __type(key, int);
-    __type(value, struct flow);
-} redirected SEC(".maps");
-
-/* The namespace of the only endpoint of this instance, for weir_packet, which on 6.1 cannot ask (a cookie). */
-volatile const __u64 only_netns;
+#include "packets.h"
+#include "sockops.h"
 
 SEC("cgroup/sock_create")
 int weir_sock_create(struct bpf_sock *ctx) {
@@ -39,20 +31,23 @@ int weir_sock_create(struct bpf_sock *ctx) {
     return 0;
 }
 
-/* Remembers where the client wanted to go, in its socket; false: it cannot be redirected. */
+/* Notes in the client's socket who it is and where it goes; false: it cannot. */
 static __always_inline int remember(struct bpf_sock_addr *ctx, struct bpf_sock *sk, const struct judged *j) {
     struct flow *f = bpf_sk_storage_get(&redirected, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
     if (!f)
         return 0;
     f->dst = j->dst;
     f->dport = j->dport;
+    f->kind = j->action == ACTION_REDIRECT ? KIND_REDIRECTED : KIND_DIRECT;
     f->endpoint = j->endpoint;
+    f->identity = j->identity;
     f->peer = j->peer;
     f->ifindex = sk->bound_dev_if;
     f->pid = bpf_get_current_pid_tgid() >> 32;
+    f->netns = j->netns;
     f->cookie = bpf_get_socket_cookie(ctx);
     bpf_get_current_comm(f->comm, sizeof f->comm);
-    if (f->ifindex) { /* SO_BINDTODEVICE would keep the SYN off the loopback */
+    if (f->kind == KIND_REDIRECTED && f->ifindex) { /* SO_BINDTODEVICE would keep the SYN off the loopback */
         int none = 0;
         if (bpf_setsockopt(ctx, 1 /* SOL_SOCKET */, 62 /* SO_BINDTOIFINDEX */, &none, sizeof none))
             return 0;
@@ -81,6 +76,8 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, struct judged *
     judge(ctx, j);
     if (sk && j->action != ACTION_REDIRECT)
         bpf_sk_storage_delete(&redirected, sk); /* of an earlier connect() on this socket */
+    if (ingress && j->action == ACTION_ALLOW && j->endpoint && j->proto == IPPROTO_TCP && !(sk && remember(ctx, sk, j)))
+        deny(j, REASON_NO_MEMORY); /* the receiver would take it for somebody else */
     if (j->action == ACTION_ALLOW) {
         if (!j->silent)
             record(j);
@@ -127,17 +124,8 @@ static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, struct judged *
     judge(ctx, j);
     if (j->action == ACTION_REDIRECT)
         deny(j, REASON_NOT_TCP);
-    if (!j->silent && sk) {
-        struct last *l = bpf_sk_storage_get(&last_recorded, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-        if (!l || l->port != j->dport || l->action != j->action + 1 || l->dst.ip[0] != j->dst.ip[0] || l->dst.ip[1] != j->dst.ip[1] ||
-            l->dst.ip[2] != j->dst.ip[2] || l->dst.ip[3] != j->dst.ip[3]) {
+    if (!j->silent && sk) {        if (!sent_before(sk, &j->dst, j->dport, j->action))
             record(j);
-            if (l) {
-                l->dst = j->dst;
-                l->port = j->dport;
-                l->action = j->action + 1; /* 0 is a new entry */
-            }
-        }
     }
     if (j->action == ACTION_ALLOW)
         return 1;
@@ -159,84 +147,17 @@ int weir_sendmsg6(struct bpf_sock_addr *ctx) {
     return on_sendmsg(ctx, &j);
 }
 
-/* The socket in s is the connecting one. A v4-mapped socket has family AF_INET6 and mapped addresses here. */
-static __always_inline void client_key(struct bpf_sock_ops *s, struct flow_key *k) {
-    k->netns = bpf_get_netns_cookie(s);
-    READ_ADDR(&k->local, s, local_ip);
-    READ_ADDR(&k->remote, s, remote_ip);
-    k->lport = *(volatile __u32 *)&s->local_port;
-    k->rport = bpf_ntohl(*(volatile __u32 *)&s->remote_port);
-}
-
-/* The source port is known and no SYN is out yet: what is written here is there before the proxy can accept. No entry, no connection. */
-static __always_inline void on_connecting(struct bpf_sock_ops *s, struct bpf_sock *sk) {
-    struct flow *f = bpf_sk_storage_get(&redirected, sk, 0, 0);
-    struct flow_key k = {};
-    if (!f)
-        return;
-    client_key(s, &k);
-    if (k.rport != REDIRECT_PORT)
-        return;
-    if (bpf_map_update_elem(&flows, &k, f, BPF_ANY)) {
-        count(COUNT_FLOWS_FULL);
-        return;
-    }
-    bpf_sock_ops_cb_flags_set(s, BPF_SOCK_OPS_STATE_CB_FLAG);
-}
-
-/* The proxy's accepted socket gets its flow before accept() can return it: a short client's entry may be gone by then. */
-static __always_inline void on_accepted(struct bpf_sock_ops *s, struct bpf_sock *sk) {
-    struct flow_key c = {}, k = {};
-    client_key(s, &c);
-    if (c.lport != REDIRECT_PORT)
-        return;
-    k.netns = c.netns;
-    k.local = c.remote;
-    k.remote = c.local;
-    k.lport = c.rport;
-    k.rport = c.lport;
-    struct flow *f = bpf_map_lookup_elem(&flows, &k);
-    if (f)
-        bpf_sk_storage_get(&redirected, sk, f, BPF_SK_STORAGE_GET_F_CREATE);
-}
-
-static __always_inline void on_closed(struct bpf_sock_ops *s, struct bpf_sock *sk) {
-    struct flow *f = bpf_sk_storage_get(&redirected, sk, 0, 0), *g;
-    struct flow_key k = {};
-    if (!f)
-        return;
-    client_key(s, &k);
-    g = bpf_map_lookup_elem(&flows, &k);
-    if (g && g->cookie == f->cookie)
-        bpf_map_delete_elem(&flows, &k);
-}
-
-SEC("sockops")
-int weir_sockops(struct bpf_sock_ops *s) {
-    struct bpf_sock *sk = s->sk;
-    if (!sk)
-        return 1;
-    switch (s->op) {
-    case BPF_SOCK_OPS_TCP_CONNECT_CB:
-        on_connecting(s, sk);
-        break;
-    case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-        on_accepted(s, sk);
-        break;
-    case BPF_SOCK_OPS_STATE_CB:
-        if (s->args[1] == BPF_TCP_CLOSE)
-            on_closed(s, sk);
-        break;
-    }
-    return 1;
-}
-
-/* getpeername() shows the destination that was asked for. An MPTCP socket has no storage of its own: its first subflow is found by tuple. */
-static __always_inline struct flow *flow_of(struct bpf_sock_addr *ctx, struct flow_key *k) {
+/* getpeername() shows a redirected client the destination that it asked for, and an application, for accept() too, the client behind the
+ * proxy. An MPTCP socket has no storage of its own: its first subflow is found by tuple. */
+static __always_inline struct flow *flow_to_show(struct bpf_sock_addr *ctx, struct flow_key *k) {
     struct bpf_sock *sk = ctx->sk;
-    if (!sk || ctx->user_port != bpf_htons(REDIRECT_PORT))
+    if (!sk)
         return 0;
     struct flow *f = bpf_sk_storage_get(&redirected, sk, 0, 0);
+    if (f && f->kind == KIND_UPSTREAM && !is_any(&f->dst))
+        return f;
+    if (ctx->user_port != bpf_htons(REDIRECT_PORT))
+        return 0;
     if (f)
         return f;
     k->netns = bpf_get_netns_cookie(ctx);
@@ -253,7 +174,7 @@ int weir_getpeername4(struct bpf_sock_addr *ctx) {
         return 1;
     set4(&k.local, sk->src_ip4);
     set4(&k.remote, ctx->user_ip4);
-    struct flow *f = flow_of(ctx, &k);
+    struct flow *f = flow_to_show(ctx, &k);
     if (f) {
         ctx->user_ip4 = f->dst.ip[3];
         ctx->user_port = bpf_htons(f->dport);
@@ -269,7 +190,7 @@ int weir_getpeername6(struct bpf_sock_addr *ctx) {
         return 1;
     SET6(&k.local, sk->src_ip6);
     SET6(&k.remote, ctx->user_ip6);
-    struct flow *f = flow_of(ctx, &k);
+    struct flow *f = flow_to_show(ctx, &k);
     if (f) {
         ctx->user_ip6[0] = f->dst.ip[0];
         ctx->user_ip6[1] = f->dst.ip[1];
@@ -280,26 +201,12 @@ int weir_getpeername6(struct bpf_sock_addr *ctx) {
     return 1;
 }
 
-#define ETH_P_IP 0x0800
-#define NEXTHDR_ROUTING 43
-
-/* For an instance that serves one endpoint: packets of connections made while the proxy lived stop when it is gone. And the packet goes
- * where connect() was judged: an IPv4 source route or an IPv6 routing header, which any user may set, would send it elsewhere first. */
-SEC("cgroup_skb/egress")
-int weir_packet(struct __sk_buff *skb) {
-    __u8 b;
-    if (!proxy_lives(only_netns))
-        return 0;
-    if (skb->protocol == bpf_htons(ETH_P_IP))
-        return !bpf_skb_load_bytes(skb, 0, &b, 1) && (b & 15) == 5; /* no options */
-    return !bpf_skb_load_bytes(skb, 6, &b, 1) && b != NEXTHDR_ROUTING;
-}
-
 /* Emits these types for Go. */
 const struct event *unused_event __attribute__((unused));
 const enum reason *unused_reason __attribute__((unused));
 const enum action *unused_action __attribute__((unused));
 const enum endpoint_flags *unused_flags __attribute__((unused));
+const enum kind *unused_kind __attribute__((unused));
 const enum counter *unused_counter __attribute__((unused));
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The receiver's side: who listens, who comes, and may they. Used by sk_lookup for the SYN, by cgroup_skb for what got past it, and by
+ * sockops when the handshake is done. */
+#pragma once
+#include "maps.h"
+
+/* The one who would accept a connection to addr:port, in the order of Linux's own lookup: the address, IPv4 any, IPv6 any if dual. 0 nobody. */
+static __always_inline struct lport *who_listens(__u64 ns, const struct addr *addr, __u32 port) {
+    struct lport_key k = {.netns = ns, .local = *addr, .port = port};
+    int v4 = is_mapped(addr);
+    struct lport *v = bpf_map_lookup_elem(&listening, &k);
+    if (v && v->refs > 0)
+        return v;
+    if (v4) {
+        k.local.ip[3] = 0;
+        v = bpf_map_lookup_elem(&listening, &k);
+        if (v && v->refs > 0)
+            return v;
+    }
+    k.local.ip[0] = 0;
+    k.local.ip[1] = 0;
+    k.local.ip[2] = 0;
+    k.local.ip[3] = 0;
+    v = bpf_map_lookup_elem(&listening, &k);
+    if (v && v->refs > 0 && (!v4 || v->dual))
+        return v;
+    return 0;
+}
+
+/* The endpoint behind a listener: a namespace's own, if the socket is older than we are. */
+static __always_inline __u32 listener_endpoint(const struct lport *l, __u64 ns) {
+    __u32 *e;
+    if (l->endpoint)
+        return l->endpoint;
+    e = bpf_map_lookup_elem(&by_netns, &ns);
+    return e ? *e : 0;
+}
+
+/* One connection or datagram on its way in. */
+struct arrival {
+    struct flow_key k; /* as the sender sees it */
+    struct flow *sender; /* 0: no endpoint's */
+    __u32 endpoint; /* the receiver */
+    __u32 identity;
+    __u32 peer;
+    __u32 action;
+    __u8 proto;
+    __u8 reason;
+    __u8 audit;
+    __u8 silent;
+};
+
+/* What the connecting socket wrote, if it is in this namespace; else what one of another namespace of this machine did, unless two did. */
+static __always_inline struct flow *flow_of_sender(const struct flow_key *k) {
+    struct flow *f = bpf_map_lookup_elem(&flows, k);
+    if (f)
+        return f;
+    struct flow_key any = *k;
+    any.netns = 0;
+    f = bpf_map_lookup_elem(&flows, &any);
+    if (!f || f->kind == KIND_CONFLICT || f->netns == k->netns)
+        return 0;
+    return f;
+}
+
+/* Finds a->peer. A sender that no socket of ours stands for is what its address says: the host, a prefix, the world; never an endpoint. */
+static __always_inline void find_sender(struct arrival *a, const struct endpoint *ep) {
+    a->sender = a->proto == IPPROTO_TCP ? flow_of_sender(&a->k) : 0;
+    if (a->sender && a->sender->endpoint) {
+        a->peer = a->sender->endpoint == a->endpoint ? IDENTITY_SELF : a->sender->identity;
+        return;
+    }
+    struct peer_key k = {.prefixlen = 32 + 128, .scope = ep->scope, .addr = a->k.local};
+    __u32 *id = bpf_map_lookup_elem(&peers, &k);
+    if (!id) {
+        k.scope = SCOPE_CIDR;
+        id = bpf_map_lookup_elem(&peers, &k);
+    }
+    a->peer = id ? *id : IDENTITY_WORLD;
+}
+
+/* Judges an arrival at a->endpoint. */
+static __always_inline void judge_ingress(struct arrival *a) {
+    struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &a->endpoint);
+    a->action = ACTION_DENY;
+    if (!ep) {
+        a->reason = REASON_UNKNOWN;
+        return;
+    }
+    a->identity = ep->identity;
+    find_sender(a, ep);
+    if ((a->sender && a->sender->kind == KIND_UPSTREAM && a->sender->judged) || a->peer == IDENTITY_SELF || !(ep->flags & ENFORCE_INGRESS)) {
+        a->action = ACTION_ALLOW;
+        a->silent = 1;
+        return;
+    }
+    a->reason = REASON_POLICY;
+    struct policy_key pk = {
+        .prefixlen = POLICY_KEY_BITS,
+        .endpoint = a->endpoint,
+        .peer = a->peer,
+        .direction = INGRESS,
+        .proto = a->proto,
+        .port = bpf_htons(a->k.rport),
+    };
+    struct policy_value *v = bpf_map_lookup_elem(&policy, &pk);
+    if (v)
+        a->action = v->action;
+    if (a->action == ACTION_REDIRECT && a->proto != IPPROTO_TCP) {
+        a->action = ACTION_DENY;
+        a->reason = REASON_NOT_TCP;
+    }
+    if (a->action == ACTION_DENY && (ep->flags & AUDIT)) {
+        a->action = ACTION_ALLOW;
+        a->audit = 1;
+    }
+}
+
+static __always_inline void record_arrival(const struct arrival *a) {
+    struct event *e = bpf_ringbuf_reserve(&events, sizeof *e, 0);
+    if (!e) {
+        count(COUNT_EVENTS_LOST);
+        return;
+    }
+    __builtin_memset(e, 0, sizeof *e);
+    e->src = a->k.local;
+    e->dst = a->k.remote;
+    e->endpoint = a->endpoint;
+    e->peer = a->peer;
+    e->sport = a->k.lport;
+    e->dport = a->k.rport;
+    e->proto = a->proto;
+    e->action = a->action;
+    e->reason = a->reason;
+    e->audit = a->audit;
+    e->direction = INGRESS;
+    if (a->sender) {
+        e->pid = a->sender->pid;
+        __builtin_memcpy(e->comm, a->sender->comm, sizeof e->comm);
+    }
+    bpf_ringbuf_submit(e, 0);
+}
