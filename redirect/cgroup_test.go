@@ -45,7 +45,7 @@ func writeSysctl(name, value string) error {
 func fillFlows(t *testing.T, m *ebpf.Map) {
 	t.Helper()
 	n := int(m.MaxEntries())
-	keys, values := make([]bpf.EgressFlowKey, n), make([]bpf.EgressFlow, n)
+	keys, values := make([]bpf.WeirFlowKey, n), make([]bpf.WeirFlow, n)
 	for i := range keys {
 		keys[i].Netns = ^uint64(0)
 		keys[i].Local.Ip[0] = uint32(i)
@@ -178,7 +178,7 @@ func TestEndpointRefusals(t *testing.T) {
 		{EndpointConfig{ID: testEndpoint, Netns: f.b.path}, "there is one of that number"},
 		{EndpointConfig{ID: 9, Netns: "/nonexistent"}, "open network namespace /nonexistent"},
 	} {
-		_, err := f.d.AddEndpoint(tt.cfg, nil, true, nil)
+		_, err := f.d.AddEndpoint(tt.cfg, Policy{})
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%+v: %v, want %q", tt.cfg, err, tt.want)
 		}
@@ -248,7 +248,7 @@ func agentChild(a []string) {
 	}
 	rows := []PolicyRow{toWorld, {Peer: identity.World, Proto: unix.IPPROTO_TCP, First: 90, Last: 90, Action: l7rules.ActionAllow}}
 	rows[0].Last = 89
-	if _, err := d.AddEndpoint(EndpointConfig{ID: testEndpoint, Identity: 1000, Cgroup: cgroupIno(st), Netns: a[2]}, rows, true, nil); err != nil {
+	if _, err := d.AddEndpoint(EndpointConfig{ID: testEndpoint, Identity: 1000, Cgroup: cgroupIno(st), Netns: a[2]}, Policy{Egress: Side{Enforced: true, Rows: rows}}); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}

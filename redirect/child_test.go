@@ -168,6 +168,7 @@ func child(a []string) {
 		case "quick": // give up after a moment
 			tv := unix.NsecToTimeval(int64(300 * time.Millisecond))
 			say(op, unix.SetsockoptTimeval(cur(), unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv))
+			say(op, unix.SetsockoptTimeval(cur(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv))
 		case "sourceroute": // IPv4 loose source route through an address (RFC 791)
 			via := netip.MustParseAddr(next()).As4()
 			say(op, unix.SetsockoptString(cur(), unix.IPPROTO_IP, unix.IP_OPTIONS, string(append([]byte{131, 7, 4}, append(via[:], 0)...))))
@@ -179,6 +180,24 @@ func child(a []string) {
 			if err == nil {
 				fmt.Print("peer=", text(p), " ")
 			}
+		case "sockname":
+			p, err := unix.Getsockname(cur())
+			say(op, err)
+			fmt.Print(text(p), " ")
+		case "recvfrom":
+			b := make([]byte, 300)
+			_, p, err := unix.Recvfrom(cur(), b, 0)
+			say(op, err)
+			if err == nil {
+				fmt.Print("from=", text(p), " ")
+			}
+		case "echo":
+			b := make([]byte, 300)
+			n, p, err := unix.Recvfrom(cur(), b, 0)
+			say(op, err)
+			if err == nil {
+				say(op, unix.Sendto(cur(), b[:n], 0, p))
+			}
 		case "send":
 			_, err := unix.Write(cur(), []byte("hello"))
 			say(op, err)
@@ -187,6 +206,10 @@ func child(a []string) {
 			n, err := unix.Read(cur(), b)
 			say(op, err)
 			fmt.Printf("got=%s ", b[:max(n, 0)])
+		case "eof": // the other side closed first
+			if n, err := unix.Read(cur(), make([]byte, 1)); n != 0 || err != nil {
+				fmt.Printf("eof:%d,%v ", n, err)
+			}
 		case "abort": // RST instead of FIN
 			unix.SetsockoptLinger(cur(), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		case "close":

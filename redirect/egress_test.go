@@ -129,9 +129,9 @@ func TestShortConnections(t *testing.T) {
 func TestPortReuse(t *testing.T) {
 	f := newFixture(t, toWorld)
 	f.answerOrigin()
-	got := f.run(strings.Fields("tcp4 reuseaddr bind 10.99.0.1:40000 connect 10.99.0.2:80 send recv close " +
-		"tcp4 reuseaddr bind 10.99.0.1:40000 connect 10.99.0.2:81 send recv close " +
-		"tcp4 reuseaddr bind 10.99.0.1:40000 connect 10.99.0.2:82 abort send recv close " +
+	got := f.run(strings.Fields("tcp4 reuseaddr bind 10.99.0.1:40000 connect 10.99.0.2:80 send recv eof close " +
+		"tcp4 reuseaddr bind 10.99.0.1:40000 connect 10.99.0.2:81 send recv eof close " +
+		"tcp4 reuseaddr bind 10.99.0.1:40000 connect 10.99.0.2:82 abort send recv eof close " +
 		"tcp4 reuseaddr bind 10.99.0.1:40000 connect 10.99.0.2:83 send recv close")...)
 	if got != "got=10.99.0.2:80 got=10.99.0.2:81 got=10.99.0.2:82 got=10.99.0.2:83" {
 		t.Error(got)
@@ -297,7 +297,7 @@ func TestNamespaceReachesItself(t *testing.T) {
 	inside(t, f.a, func() error { return addAddr("va", "10.99.0.9/24") })
 	waitFor(t, "new address to be known", func() bool {
 		var v uint32
-		return f.d.objs.Peers.Lookup(peerKey(testEndpoint, netip.MustParsePrefix("10.99.0.9/32")), &v) == nil
+		return f.d.objs.Peers.Lookup(peerKey(testEndpoint|1<<31, netip.MustParsePrefix("10.99.0.9/32")), &v) == nil
 	})
 	got := serveOnce(t, f.a, "tcp4", "10.99.0.9:8000", func() string { return f.run("tcp4", "connect", "10.99.0.9:8000", "send", "recv") })
 	if !strings.HasPrefix(got, "got=hi ") {

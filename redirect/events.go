@@ -14,13 +14,19 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/weir-proxy/weir/bpf"
 	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/l7rules/flow"
 )
 
 // Event is a decision that the kernel took alone.
 type Event struct {
+	// Direction says whose policy decided: the sender's or the receiver's.
+	Direction flow.Direction
+	// Endpoint is the one that was judged, Peer the other end's identity.
 	Endpoint uint32
 	Peer     identity.ID
 	Proto    uint8 // IPPROTO_*
+	// Src is the sender's address, for flow.Ingress only.
+	Src netip.AddrPort
 	// Dst is where the workload meant to go; for ReasonSocket its port is the
 	// socket's type and its address the family's unspecified one, if the
 	// socket was refused before it had a destination.
@@ -28,7 +34,7 @@ type Event struct {
 	Allowed bool
 	Audit   bool // denied by policy, and let through
 	Reason  Reason
-	PID     uint32
+	PID     uint32 // of the sender, 0 and "" if it is not on this machine
 	Comm    string
 }
 
@@ -37,14 +43,14 @@ type Reason uint8
 
 // Reasons, as bpf/src/types.h numbers them.
 const (
-	ReasonPolicy        = Reason(bpf.EgressReasonREASON_POLICY)
-	ReasonNoProxy       = Reason(bpf.EgressReasonREASON_NO_PROXY)
-	ReasonNobodyListens = Reason(bpf.EgressReasonREASON_NOBODY_LISTENS)
-	ReasonLinkLocal     = Reason(bpf.EgressReasonREASON_LINK_LOCAL)
-	ReasonNoMemory      = Reason(bpf.EgressReasonREASON_NO_MEMORY)
-	ReasonSocket        = Reason(bpf.EgressReasonREASON_SOCKET)
-	ReasonUnknown       = Reason(bpf.EgressReasonREASON_UNKNOWN)
-	ReasonNotTCP        = Reason(bpf.EgressReasonREASON_NOT_TCP)
+	ReasonPolicy        = Reason(bpf.WeirReasonREASON_POLICY)
+	ReasonNoProxy       = Reason(bpf.WeirReasonREASON_NO_PROXY)
+	ReasonNobodyListens = Reason(bpf.WeirReasonREASON_NOBODY_LISTENS)
+	ReasonLinkLocal     = Reason(bpf.WeirReasonREASON_LINK_LOCAL)
+	ReasonNoMemory      = Reason(bpf.WeirReasonREASON_NO_MEMORY)
+	ReasonSocket        = Reason(bpf.WeirReasonREASON_SOCKET)
+	ReasonUnknown       = Reason(bpf.WeirReasonREASON_UNKNOWN)
+	ReasonNotTCP        = Reason(bpf.WeirReasonREASON_NOT_TCP)
 )
 
 // String is the reason as a record gives it; empty for ReasonPolicy, where the
@@ -94,7 +100,7 @@ func startEvents(m *ebpf.Map, on func(Event)) (*eventReader, error) {
 // written included.
 func (r *eventReader) run(on func(Event)) {
 	var rec ringbuf.Record
-	var e bpf.EgressEvent
+	var e bpf.WeirEvent
 	for {
 		if err := r.rd.ReadInto(&rec); err != nil {
 			if errors.Is(err, ringbuf.ErrFlushed) {
@@ -108,17 +114,22 @@ func (r *eventReader) run(on func(Event)) {
 		if err := binary.Read(bytes.NewReader(rec.RawSample), binary.NativeEndian, &e); err != nil || on == nil {
 			continue
 		}
-		on(Event{
-			Endpoint: e.Endpoint,
-			Peer:     identity.ID(e.Peer),
-			Proto:    e.Proto,
-			Dst:      netip.AddrPortFrom(unwords(e.Dst.Ip), e.Dport),
-			Allowed:  bpf.EgressAction(e.Action) == bpf.EgressActionACTION_ALLOW,
-			Audit:    e.Audit != 0,
-			Reason:   Reason(e.Reason),
-			PID:      e.Pid,
-			Comm:     comm(e.Comm),
-		})
+		ev := Event{
+			Direction: flow.Direction(e.Direction),
+			Endpoint:  e.Endpoint,
+			Peer:      identity.ID(e.Peer),
+			Proto:     e.Proto,
+			Dst:       netip.AddrPortFrom(unwords(e.Dst.Ip), e.Dport),
+			Allowed:   bpf.WeirAction(e.Action) == bpf.WeirActionACTION_ALLOW,
+			Audit:     e.Audit != 0,
+			Reason:    Reason(e.Reason),
+			PID:       e.Pid,
+			Comm:      comm(e.Comm),
+		}
+		if ev.Direction == flow.Ingress {
+			ev.Src = netip.AddrPortFrom(unwords(e.Src.Ip), e.Sport)
+		}
+		on(ev)
 	}
 }
 

@@ -78,7 +78,12 @@ func cgroup2Mount(t *testing.T) string {
 // it is removed.
 func newCgroup(t *testing.T) string {
 	t.Helper()
-	p := filepath.Join(cgroup2Mount(t), unique("weir-test"))
+	return newCgroupIn(t, cgroup2Mount(t))
+}
+
+func newCgroupIn(t *testing.T, parent string) string {
+	t.Helper()
+	p := filepath.Join(parent, unique("weir-test"))
 	if err := os.Mkdir(p, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +282,7 @@ func (f *fixture) start(cfg Config) {
 
 func (f *fixture) add(cfg EndpointConfig, rows []PolicyRow) *Endpoint {
 	f.t.Helper()
-	e, err := f.d.AddEndpoint(cfg, rows, true, nil)
+	e, err := f.d.AddEndpoint(cfg, Policy{Egress: Side{Enforced: true, Rows: rows}})
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -13,24 +13,29 @@ import (
 
 	"github.com/weir-proxy/weir/bpf"
 	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/l7rules/flow"
 	"golang.org/x/sys/unix"
 )
 
 // Redirected is a connection that the kernel gave to the proxy. The flow was
-// written before the client's SYN and copied to the accepted socket: nothing in
-// it can come from the client but by the connect() it made.
+// copied to the accepted socket before accept(): nothing in it can come from the
+// client but by the connect() it made.
 type Redirected struct {
 	Conn *net.TCPConn
-	// Endpoint and Peer are the sender and the destination's identity as the
+	// Direction says whose policy judges: the sender's or the receiver's.
+	Direction flow.Direction
+	// Endpoint is the one that is judged, Peer the other end's identity, both as the
 	// kernel judged them.
 	Endpoint uint32
 	Peer     identity.ID
 	// Original is where the client was going.
 	Original netip.AddrPort
-	PID      uint32
-	Comm     string
+	// PID and Comm are the sender's, 0 and "" if it is not on this machine.
+	PID  uint32
+	Comm string
 
 	place   *place
+	self    identity.ID // of Endpoint
 	ifindex uint32
 }
 
@@ -78,11 +83,11 @@ func abort(c *net.TCPConn) {
 
 // identify reads the flow that the kernel copied into the accepted socket.
 func (p *place) identify(c *net.TCPConn) (*Redirected, error) {
-	var f bpf.EgressFlow
+	var f bpf.WeirFlow
 	if err := control(c, func(fd uintptr) error { return p.d.objs.Redirected.Lookup(uint32(fd), &f) }); err != nil {
 		return nil, fmt.Errorf("read flow of accepted socket: %w", err)
 	}
-	return &Redirected{
+	r := &Redirected{
 		Conn:     c,
 		Endpoint: f.Endpoint,
 		Peer:     identity.ID(f.Peer),
@@ -90,8 +95,18 @@ func (p *place) identify(c *net.TCPConn) (*Redirected, error) {
 		PID:      f.Pid,
 		Comm:     comm(f.Comm),
 		place:    p,
+		self:     identity.ID(f.Identity),
 		ifindex:  f.Ifindex,
-	}, nil
+	}
+	switch bpf.WeirKind(f.Kind) {
+	case bpf.WeirKindKIND_REDIRECTED:
+		r.Direction = flow.Egress
+	case bpf.WeirKindKIND_INGRESS:
+		r.Direction = flow.Ingress
+	default:
+		return nil, fmt.Errorf("its flow is of kind %d", f.Kind)
+	}
+	return r, nil
 }
 
 // Accept returns the next redirected connection of any endpoint. After Close it
@@ -105,13 +120,19 @@ func (d *Datapath) Accept() (*Redirected, error) {
 	}
 }
 
-// Dial connects to where the client was going, from the client's namespace and,
-// if the client had bound one, from its address and interface. The socket is
-// exempt from redirection.
+// Dial connects to where the client was going, from the namespace of the endpoint
+// that is judged. For a sender: from its address and interface, if it had bound
+// one. For a receiver: from the address that the client had asked for, and the
+// application is shown the client. The kernel does not judge the socket for the
+// endpoint again.
 func (r *Redirected) Dial(ctx context.Context) (*net.TCPConn, error) {
 	d := net.Dialer{KeepAlive: -1, Control: r.prepare}
 	d.SetMultipathTCP(false)
-	if from, ok := r.Conn.RemoteAddr().(*net.TCPAddr); ok && !from.IP.IsLoopback() {
+	from, ok := r.Conn.RemoteAddr().(*net.TCPAddr)
+	switch {
+	case r.Direction == flow.Ingress:
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(r.Original.Addr(), 0))
+	case ok && !from.IP.IsLoopback():
 		d.LocalAddr = &net.TCPAddr{IP: from.IP, Zone: from.Zone}
 	}
 	network := "tcp6"
@@ -130,9 +151,15 @@ func (r *Redirected) Dial(ctx context.Context) (*net.TCPConn, error) {
 }
 
 func (r *Redirected) prepare(_, _ string, rc syscall.RawConn) error {
+	up := bpf.WeirUpstream{Endpoint: r.Endpoint, Identity: uint32(r.self)}
+	if r.Direction == flow.Ingress {
+		client := r.Conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+		up = bpf.WeirUpstream{Judged: 1, Cport: client.Port()}
+		up.Client.Ip = words(client.Addr())
+	}
 	var inner error
 	err := rc.Control(func(fd uintptr) {
-		if err := r.place.d.objs.ProxySockets.Put(uint32(fd), r.Endpoint); err != nil {
+		if err := r.place.d.objs.ProxySockets.Put(uint32(fd), up); err != nil {
 			inner = fmt.Errorf("mark the proxy's socket: %w", err)
 			return
 		}

@@ -5,11 +5,11 @@ package redirect
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"github.com/weir-proxy/weir/identity"
 	"golang.org/x/sys/unix"
@@ -18,42 +18,167 @@ import (
 // identitySelf marks an endpoint's own addresses; types.h has its twin.
 const identitySelf identity.ID = 0xffffffff
 
-// localAddrs keeps the kernel's table of an endpoint's local addresses as the
-// namespace has them: the node's own for an endpoint in a cgroup (entity host),
-// the endpoint's own for an endpoint that is a namespace.
+// localAddrs keeps the kernel's table of an endpoint's local addresses as its
+// namespace has them. For an endpoint in a cgroup they are the host's. For one that
+// is a namespace they are its own, and the node's addresses are the host's.
 type localAddrs struct {
-	e    *Endpoint
-	as   identity.ID
-	stop chan struct{}
-	wg   sync.WaitGroup
+	e     *Endpoint
+	watch *addrWatch
 
-	have map[netip.Prefix]bool
+	mu   sync.Mutex
+	have map[netip.Prefix]identity.ID
 }
 
 func watchLocals(e *Endpoint) (*localAddrs, error) {
-	l := &localAddrs{e: e, as: identity.Host, stop: make(chan struct{}), have: map[netip.Prefix]bool{}}
-	if e.cfg.Cgroup == 0 {
-		l.as = identitySelf
+	l := &localAddrs{e: e, have: map[netip.Prefix]identity.ID{}}
+	if e.cfg.Cgroup == 0 && e.d.node == nil {
+		n, err := watchNode(e.d)
+		if err != nil {
+			return nil, err
+		}
+		e.d.node = n
 	}
-	updates, err := l.subscribe()
-	if err != nil {
-		close(l.stop)
-		return nil, err
-	}
-	l.wg.Go(func() { l.follow(updates) })
-	return l, nil
+	var err error
+	l.watch, err = watchAddrs(e.place.ns, e.d.cfg.Log, l.sync)
+	return l, err
 }
 
-// subscribe returns a channel that says when to sync again, after a first sync:
-// nothing falls between. It closes when the kernel lost track of what to tell,
-// or the watch was stopped.
-func (l *localAddrs) subscribe() (<-chan netlink.RouteUpdate, error) {
+// sync writes the difference between the namespaces' addresses and the kernel's
+// table.
+func (l *localAddrs) sync(own []netip.Prefix) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	want := map[netip.Prefix]identity.ID{}
+	as := identity.Host
+	if l.e.cfg.Cgroup == 0 {
+		as = identitySelf
+		for _, p := range l.e.d.node.addrs() {
+			want[p] = identity.Host
+		}
+	}
+	for _, p := range own {
+		want[p] = as
+	}
+	for p, id := range want {
+		if l.have[p] == id {
+			continue
+		}
+		if err := l.e.d.putPeer(l.e.scope(), p, id); err != nil {
+			return err
+		}
+		l.have[p] = id
+	}
+	for p := range l.have {
+		if _, ok := want[p]; ok {
+			continue
+		}
+		if err := l.e.d.dropPeer(l.e.scope(), p); err != nil {
+			return err
+		}
+		delete(l.have, p)
+	}
+	return nil
+}
+
+func (l *localAddrs) close() error {
+	if l.watch != nil {
+		l.watch.close()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	for p := range l.have {
+		errs = append(errs, l.e.d.dropPeer(l.e.scope(), p))
+	}
+	return errors.Join(errs...)
+}
+
+// nodeAddrs are the addresses of the namespace that the proxy itself is in, the
+// loopback apart.
+type nodeAddrs struct {
+	watch *addrWatch
+	mu    sync.Mutex
+	list  []netip.Prefix
+}
+
+// watchNode tells the endpoints that are namespaces of changes. Only one goroutine
+// adds endpoints at a time (Datapath.mu), so there is one.
+func watchNode(d *Datapath) (*nodeAddrs, error) {
+	n := &nodeAddrs{}
+	ns, err := openNamespace("")
+	if err != nil {
+		return nil, err
+	}
+	first := true
+	n.watch, err = watchAddrs(ns, d.cfg.Log, func(list []netip.Prefix) error {
+		n.mu.Lock()
+		n.list = nil
+		for _, p := range list {
+			if !p.Addr().IsLoopback() && !p.Addr().IsUnspecified() {
+				n.list = append(n.list, p)
+			}
+		}
+		n.mu.Unlock()
+		if first { // inside watchAddrs, and d.mu is held
+			first = false
+			return nil
+		}
+		d.mu.Lock()
+		var all []*localAddrs
+		for _, e := range d.endpoints {
+			if e.cfg.Cgroup == 0 {
+				all = append(all, e.locals)
+			}
+		}
+		d.mu.Unlock()
+		for _, l := range all {
+			l.watch.poke()
+		}
+		return nil
+	})
+	return n, err
+}
+
+func (n *nodeAddrs) addrs() []netip.Prefix {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.list
+}
+
+func (n *nodeAddrs) close() { n.watch.close() }
+
+// addrWatch calls sync with the addresses local to a namespace, at first before
+// watchAddrs returns, and then whenever they change.
+type addrWatch struct {
+	ns    namespace
+	log   *slog.Logger
+	sync  func([]netip.Prefix) error
+	stop  chan struct{}
+	again chan struct{}
+	wg    sync.WaitGroup
+}
+
+func watchAddrs(ns namespace, log *slog.Logger, sync func([]netip.Prefix) error) (*addrWatch, error) {
+	w := &addrWatch{ns: ns, log: log, sync: sync, stop: make(chan struct{}), again: make(chan struct{}, 1)}
+	updates, err := w.subscribe()
+	if err != nil {
+		close(w.stop)
+		return nil, err
+	}
+	w.wg.Go(func() { w.follow(updates) })
+	return w, nil
+}
+
+// subscribe returns a channel that says when to look again, after a first look:
+// nothing falls between. It closes when the kernel lost track of what to tell, or
+// the watch was stopped.
+func (w *addrWatch) subscribe() (<-chan netlink.RouteUpdate, error) {
 	updates := make(chan netlink.RouteUpdate, 64)
-	err := l.e.place.ns.do(func() error { // the socket stays in the namespace of the thread that opens it
-		return netlink.RouteSubscribeWithOptions(updates, l.stop, netlink.RouteSubscribeOptions{
+	err := w.ns.do(func() error { // the socket stays in the namespace of the thread that opens it
+		return netlink.RouteSubscribeWithOptions(updates, w.stop, netlink.RouteSubscribeOptions{
 			ErrorCallback: func(err error) {
-				if !l.stopped() {
-					l.e.d.cfg.Log.Warn("watch local addresses", "endpoint", l.e.cfg.ID, "error", err)
+				if !w.stopped() {
+					w.log.Warn("watch local addresses", "error", err)
 				}
 			},
 		})
@@ -61,15 +186,20 @@ func (l *localAddrs) subscribe() (<-chan netlink.RouteUpdate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch local addresses: %w", err)
 	}
-	if err := l.sync(); err != nil {
-		return nil, err
-	}
-	return updates, nil
+	return updates, w.look()
 }
 
-func (l *localAddrs) stopped() bool {
+func (w *addrWatch) look() error {
+	list, err := localPrefixes(w.ns)
+	if err != nil {
+		return err
+	}
+	return w.sync(list)
+}
+
+func (w *addrWatch) stopped() bool {
 	select {
-	case <-l.stop:
+	case <-w.stop:
 		return true
 	default:
 		return false
@@ -79,42 +209,72 @@ func (l *localAddrs) stopped() bool {
 // resubscribe is how long a watch that broke waits before it is taken up again.
 const resubscribe = 100 * time.Millisecond
 
-func (l *localAddrs) follow(updates <-chan netlink.RouteUpdate) {
+func (w *addrWatch) follow(updates <-chan netlink.RouteUpdate) {
 	for {
-		for range updates {
+		select {
+		case <-w.stop:
+			for range updates { // until the subscription is gone
+			}
+			return
+		case <-w.again:
+		case _, ok := <-updates:
+			if !ok {
+				updates = w.takeUp()
+				if updates == nil {
+					return
+				}
+				continue
+			}
 			for len(updates) > 0 {
 				<-updates
 			}
-			if err := l.sync(); err != nil && !l.stopped() {
-				l.e.d.cfg.Log.Error("update local addresses", "endpoint", l.e.cfg.ID, "error", err)
-			}
 		}
-		for again := false; !again; {
-			select {
-			case <-l.stop:
-				return
-			case <-time.After(resubscribe):
-			}
-			var err error
-			if updates, err = l.subscribe(); err != nil {
-				l.e.d.cfg.Log.Error("update local addresses", "endpoint", l.e.cfg.ID, "error", err)
-			}
-			again = err == nil
+		if err := w.look(); err != nil && !w.stopped() {
+			w.log.Error("update local addresses", "error", err)
 		}
 	}
 }
 
-// sync reads the namespace's table of local routes, which is what Linux itself
-// asks whether an address is its own, and writes the difference.
-func (l *localAddrs) sync() error {
-	want := map[netip.Prefix]bool{
-		// connect() to the unspecified address means the loopback.
-		netip.MustParsePrefix("0.0.0.0/32"):  true,
-		netip.MustParsePrefix("::/128"):      true,
-		netip.MustParsePrefix("127.0.0.0/8"): true,
-		netip.MustParsePrefix("::1/128"):     true,
+// takeUp subscribes anew; nil after the watch was stopped.
+func (w *addrWatch) takeUp() <-chan netlink.RouteUpdate {
+	for {
+		select {
+		case <-w.stop:
+			return nil
+		case <-time.After(resubscribe):
+		}
+		updates, err := w.subscribe()
+		if err == nil {
+			return updates
+		}
+		w.log.Error("update local addresses", "error", err)
 	}
-	err := l.e.place.ns.do(func() error {
+}
+
+// poke has the addresses looked at again.
+func (w *addrWatch) poke() {
+	select {
+	case w.again <- struct{}{}:
+	default:
+	}
+}
+
+func (w *addrWatch) close() {
+	close(w.stop)
+	w.wg.Wait()
+}
+
+// localPrefixes reads the namespace's table of local routes, which is what Linux
+// itself asks whether an address is its own.
+func localPrefixes(ns namespace) ([]netip.Prefix, error) {
+	list := []netip.Prefix{
+		// connect() to the unspecified address means the loopback.
+		netip.MustParsePrefix("0.0.0.0/32"),
+		netip.MustParsePrefix("::/128"),
+		netip.MustParsePrefix("127.0.0.0/8"),
+		netip.MustParsePrefix("::1/128"),
+	}
+	err := ns.do(func() error {
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
 			return err
@@ -127,41 +287,13 @@ func (l *localAddrs) sync() error {
 			}
 			if a, ok := netip.AddrFromSlice(r.Dst.IP); ok {
 				ones, _ := r.Dst.Mask.Size()
-				want[netip.PrefixFrom(a.Unmap(), ones)] = true
+				list = append(list, netip.PrefixFrom(a.Unmap(), ones))
 			}
 		}
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("list local addresses: %w", err)
+		return nil, fmt.Errorf("list local addresses: %w", err)
 	}
-	for p := range want {
-		if !l.have[p] {
-			if err := l.e.d.putPeer(l.e.cfg.ID, p, l.as); err != nil {
-				return err
-			}
-			l.have[p] = true
-		}
-	}
-	for p := range l.have {
-		if !want[p] {
-			if err := l.drop(p); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (l *localAddrs) drop(p netip.Prefix) error {
-	delete(l.have, p)
-	if err := l.e.d.objs.Peers.Delete(peerKey(l.e.cfg.ID, p)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("remove identity of %v: %w", p, err)
-	}
-	return nil
-}
-
-func (l *localAddrs) close() {
-	close(l.stop)
-	l.wg.Wait()
+	return list, nil
 }

@@ -26,6 +26,7 @@ type place struct {
 	ln    *net.TCPListener
 	steer *ebpf.Program
 	link  link.Link
+	seeds map[seed]bool // listening sockets that were there before us; under Datapath.mu
 	ctx   context.Context
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
@@ -74,6 +75,7 @@ func (p *place) close() error {
 		errs = append(errs, p.ln.Close())
 	}
 	p.wg.Wait()
+	errs = append(errs, p.forgetListening())
 	if p.link != nil {
 		errs = append(errs, p.link.Unpin(), p.link.Close())
 	}
@@ -102,8 +104,11 @@ func (p *place) listen() error {
 	}
 	p.ln = ln.(*net.TCPListener)
 	return control(p.ln, func(fd uintptr) error {
+		if err := p.d.objs.ProxyListeners.Put(uint32(fd), uint32(1)); err != nil {
+			return fmt.Errorf("mark the proxy's listener: %w", err)
+		}
 		for _, family := range []uint64{unix.AF_INET, unix.AF_INET6} {
-			k := bpf.EgressListenerKey{Netns: p.ns.cookie, Family: family}
+			k := bpf.WeirListenerKey{Netns: p.ns.cookie, Family: family}
 			if err := p.d.objs.Listeners.Put(k, uint64(fd)); err != nil {
 				return fmt.Errorf("write listener: %w", err)
 			}
@@ -121,10 +126,22 @@ func (p *place) attach() error {
 	if err := spec.Variables[bpf.SteerVarNetnsCookie].Set(p.ns.cookie); err != nil {
 		return fmt.Errorf("set namespace cookie: %w", err)
 	}
+	if p.d.cfg.Ingress {
+		if err := spec.Variables[bpf.SteerVarIngress].Set(uint32(1)); err != nil {
+			return fmt.Errorf("set ingress: %w", err)
+		}
+	}
 	var objs bpf.SteerObjects
 	err = spec.LoadAndAssign(&objs, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		bpf.SteerMapByNetns:   p.d.objs.ByNetns,
+		bpf.SteerMapCounters:  p.d.objs.Counters,
+		bpf.SteerMapEndpoints: p.d.objs.Endpoints,
+		bpf.SteerMapEvents:    p.d.objs.Events,
 		bpf.SteerMapFlows:     p.d.objs.Flows,
 		bpf.SteerMapListeners: p.d.objs.Listeners,
+		bpf.SteerMapListening: p.d.objs.Listening,
+		bpf.SteerMapPeers:     p.d.objs.Peers,
+		bpf.SteerMapPolicy:    p.d.objs.Policy,
 	}})
 	if err != nil {
 		return fmt.Errorf("load sk_lookup program (`weir doctor` says what is missing): %w", err)

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/weir-proxy/weir/bpf"
+	"github.com/weir-proxy/weir/identity"
 )
 
 // Config says where an instance lives.
@@ -39,10 +41,13 @@ type Config struct {
 	ProxyCgroup *os.File
 	// CutWithProxy cuts everything below Cgroup off the network when the calling
 	// process is gone: no new connection is allowed, whatever the policy, and
-	// nothing is sent on open ones. Packets with a source route are not sent at
-	// all. For an instance with one endpoint, in the network namespace of the
+	// nothing is sent on open ones. For an instance with one endpoint, in the network namespace of the
 	// calling process.
 	CutWithProxy bool
+	// Ingress judges what arrives at endpoints as well, and has senders known to
+	// receivers on this machine. Cgroup is the root then, or holds everybody who is
+	// to be known.
+	Ingress bool
 	// OnEvent receives the decisions that the kernel took alone, one at a time.
 	OnEvent func(Event)
 	// Log receives what no caller can be told. nil discards it.
@@ -52,7 +57,7 @@ type Config struct {
 // Datapath is one loaded, attached and pinned instance.
 type Datapath struct {
 	cfg    Config
-	objs   bpf.EgressObjects
+	objs   bpf.WeirObjects
 	pinDir string
 	links  []link.Link
 	events *eventReader
@@ -62,7 +67,9 @@ type Datapath struct {
 
 	mu        sync.Mutex
 	endpoints map[uint32]*Endpoint
-	places    map[uint64]*place // by namespace cookie
+	places    map[uint64]*place               // by namespace cookie
+	peers     [2]map[netip.Prefix]identity.ID // by common scope
+	node      *nodeAddrs
 }
 
 // Open loads the programs, attaches and pins them. Nothing is judged until the
@@ -78,9 +85,10 @@ func Open(cfg Config) (_ *Datapath, err error) {
 		done:      make(chan struct{}),
 		endpoints: map[uint32]*Endpoint{},
 		places:    map[uint64]*place{},
+		peers:     [2]map[netip.Prefix]identity.ID{{}, {}},
 	}
 	d.close = sync.OnceValue(d.detach)
-	spec, err := bpf.LoadEgress()
+	spec, err := bpf.LoadWeir()
 	if err != nil {
 		return nil, fmt.Errorf("read embedded programs: %w", err)
 	}
@@ -89,8 +97,13 @@ func Open(cfg Config) (_ *Datapath, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := spec.Variables[bpf.EgressVarOnlyNetns].Set(cookie); err != nil {
+		if err := spec.Variables[bpf.WeirVarOnlyNetns].Set(cookie); err != nil {
 			return nil, fmt.Errorf("set namespace cookie: %w", err)
+		}
+	}
+	if cfg.Ingress {
+		if err := spec.Variables[bpf.WeirVarIngress].Set(uint32(1)); err != nil {
+			return nil, fmt.Errorf("set ingress: %w", err)
 		}
 	}
 	if err := spec.LoadAndAssign(&d.objs, nil); err != nil {
@@ -136,8 +149,11 @@ func (d *Datapath) attachAll() error {
 			return err
 		}
 	}
-	if d.cfg.CutWithProxy {
-		if err := d.attach("packet", d.cfg.Cgroup, ebpf.AttachCGroupInetEgress, d.objs.WeirPacket); err != nil {
+	if err := d.attach("packet", d.cfg.Cgroup, ebpf.AttachCGroupInetEgress, d.objs.WeirPacket); err != nil {
+		return err
+	}
+	if d.cfg.Ingress {
+		if err := d.attach("guard", d.cfg.Cgroup, ebpf.AttachCGroupInetIngress, d.objs.WeirGuard); err != nil {
 			return err
 		}
 	}
@@ -231,6 +247,9 @@ func (d *Datapath) detach() error {
 	}
 	clear(d.endpoints)
 	d.mu.Unlock()
+	if d.node != nil {
+		d.node.close()
+	}
 	for _, l := range d.links {
 		errs = append(errs, l.Unpin(), l.Close())
 	}

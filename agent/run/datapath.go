@@ -58,12 +58,17 @@ func startDatapath(ctx context.Context, cfg datapathConfig) (_ datapath, err err
 		return nil, err
 	}
 	rows, prefixes := d.table()
+	if err := d.kernel.SetPrefixes(prefixes); err != nil {
+		return nil, errors.Join(err, d.kernel.Close())
+	}
 	if _, err := d.kernel.AddEndpoint(redirect.EndpointConfig{
 		ID:       runEndpoint,
 		Identity: runIdentity,
 		Cgroup:   dir,
-		Audit:    cfg.Audit,
-	}, rows, cfg.Policy.Enforced(flow.Egress), prefixes); err != nil {
+	}, redirect.Policy{
+		Egress: redirect.Side{Enforced: cfg.Policy.Enforced(flow.Egress), Rows: rows},
+		Audit:  cfg.Audit,
+	}); err != nil {
 		return nil, errors.Join(err, d.kernel.Close())
 	}
 	server := &proxy.Server{

@@ -1,0 +1,260 @@
+//go:build linux
+
+package redirect
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/weir-proxy/weir/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// seed is a listening socket that was there before our programs: they see neither
+// its listen() nor its end.
+type seed struct {
+	key    bpf.WeirLportKey
+	cookie uint64
+}
+
+// A socket as sock_diag(7) tells of it.
+type listenSocket struct {
+	local  netip.AddrPort
+	cookie uint64
+	cgroup uint64
+	v6only bool
+}
+
+// seedListening tells the kernel who listens in this namespace already, and which
+// of them are endpoints' sockets. The caller holds d.mu.
+func (p *place) seedListening() error {
+	socks, err := p.listSockets()
+	if err != nil {
+		return err
+	}
+	if p.seeds == nil {
+		p.seeds = map[seed]bool{}
+	}
+	counts := map[bpf.WeirLportKey]int32{}
+	for _, s := range socks {
+		counts[lportKey(p.ns.cookie, s.local)]++
+	}
+	for _, s := range socks {
+		k := lportKey(p.ns.cookie, s.local)
+		var v bpf.WeirLport
+		err := p.d.objs.Listening.Lookup(k, &v)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("read listening socket: %w", err)
+		}
+		if v.Refs < counts[k] { // the programs did not see it begin
+			v.Refs = counts[k]
+			p.seeds[seed{k, s.cookie}] = true
+		}
+		if id := p.d.endpointOfCgroup(s.cgroup); id != 0 {
+			v.Endpoint = id
+		}
+		if s.local.Addr().Is6() && !s.v6only {
+			v.Dual = 1
+		}
+		if err := p.d.objs.Listening.Put(k, v); err != nil {
+			return fmt.Errorf("write listening socket: %w", err)
+		}
+	}
+	return nil
+}
+
+// Resync forgets listening sockets that were there before the programs and are gone
+// now. It is to be called every few seconds.
+func (d *Datapath) Resync() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var errs []error
+	for _, p := range d.places {
+		if len(p.seeds) > 0 {
+			errs = append(errs, p.resync())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (p *place) resync() error {
+	socks, err := p.listSockets()
+	if err != nil {
+		return err
+	}
+	alive := map[uint64]bool{}
+	for _, s := range socks {
+		alive[s.cookie] = true
+	}
+	for s := range p.seeds {
+		if alive[s.cookie] {
+			continue
+		}
+		var v bpf.WeirLport
+		if err := p.d.objs.Listening.Lookup(s.key, &v); err == nil {
+			v.Refs--
+			if err := p.d.objs.Listening.Put(s.key, v); err != nil {
+				return fmt.Errorf("write listening socket: %w", err)
+			}
+		}
+		delete(p.seeds, s)
+	}
+	return nil
+}
+
+// forgetListening drops the namespace's entries.
+func (p *place) forgetListening() error {
+	if !p.d.cfg.Ingress {
+		return nil
+	}
+	var k bpf.WeirLportKey
+	var v bpf.WeirLport
+	var mine []bpf.WeirLportKey
+	it := p.d.objs.Listening.Iterate()
+	for it.Next(&k, &v) {
+		if k.Netns == p.ns.cookie {
+			mine = append(mine, k)
+		}
+	}
+	errs := []error{it.Err()}
+	for _, k := range mine {
+		if err := p.d.objs.Listening.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func lportKey(netns uint64, a netip.AddrPort) bpf.WeirLportKey {
+	k := bpf.WeirLportKey{Netns: netns, Port: uint32(a.Port())}
+	k.Local.Ip = words(a.Addr())
+	return k
+}
+
+// endpointOfCgroup finds the endpoint of a socket by its cgroup or the nearest one
+// above; 0 none. The caller holds d.mu.
+func (d *Datapath) endpointOfCgroup(id uint64) uint32 {
+	for _, e := range d.endpoints {
+		if e.cfg.Cgroup != 0 && e.cfg.Cgroup == id {
+			return e.cfg.ID
+		}
+	}
+	return d.belowEndpoint(id)
+}
+
+// belowEndpoint looks for a cgroup's number in the trees below the endpoints'.
+func (d *Datapath) belowEndpoint(id uint64) uint32 {
+	for _, e := range d.endpoints {
+		if e.cfg.Cgroup == 0 || e.cfg.CgroupDir == "" {
+			continue
+		}
+		found := false
+		filepath.WalkDir(e.cfg.CgroupDir, func(path string, entry os.DirEntry, err error) error {
+			if err != nil || !entry.IsDir() {
+				return nil
+			}
+			if fi, err := os.Stat(path); err == nil && fi.Sys().(*syscall.Stat_t).Ino == id {
+				found = true
+				return filepath.SkipAll
+			}
+			return nil
+		})
+		if found {
+			return e.cfg.ID
+		}
+	}
+	return 0
+}
+
+// listSockets asks sock_diag for the namespace's listening TCP sockets, the proxy's
+// own apart.
+func (p *place) listSockets() ([]listenSocket, error) {
+	var list []listenSocket
+	err := p.ns.do(func() error {
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			socks, err := diag(family)
+			if err != nil {
+				return err
+			}
+			list = append(list, socks...)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list listening sockets: %w", err)
+	}
+	own := p.ln.Addr().(interface{ AddrPort() netip.AddrPort }).AddrPort()
+	out := list[:0]
+	for _, s := range list {
+		if s.local.Port() != own.Port() {
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}
+
+// Attributes and layout of inet_diag (linux/inet_diag.h).
+const (
+	diagSkV6Only = 11
+	diagCgroupID = 21
+	diagMsgSize  = 72 // struct inet_diag_msg
+	tcpListen    = 10
+)
+
+// diagRequest is struct inet_diag_req_v2.
+type diagRequest struct {
+	family, proto uint8
+	states        uint32
+}
+
+func (r diagRequest) Len() int { return 56 }
+func (r diagRequest) Serialize() []byte {
+	b := make([]byte, r.Len())
+	b[0], b[1] = r.family, r.proto
+	binary.NativeEndian.PutUint32(b[4:], r.states)
+	return b
+}
+
+func diag(family uint8) ([]listenSocket, error) {
+	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+	req.AddData(diagRequest{family: family, proto: unix.IPPROTO_TCP, states: 1 << tcpListen})
+	msgs, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
+	if err != nil {
+		return nil, err
+	}
+	var list []listenSocket
+	for _, m := range msgs {
+		if len(m) < diagMsgSize {
+			continue
+		}
+		s := listenSocket{cookie: uint64(binary.NativeEndian.Uint32(m[44:])) | uint64(binary.NativeEndian.Uint32(m[48:]))<<32}
+		var a netip.Addr
+		if m[0] == unix.AF_INET {
+			a = netip.AddrFrom4([4]byte(m[8:12]))
+		} else {
+			a = netip.AddrFrom16([16]byte(m[8:24]))
+		}
+		s.local = netip.AddrPortFrom(a, binary.BigEndian.Uint16(m[4:]))
+		attrs, err := nl.ParseRouteAttr(m[diagMsgSize:])
+		if err != nil {
+			return nil, err
+		}
+		for _, at := range attrs {
+			switch {
+			case at.Attr.Type == diagSkV6Only && len(at.Value) >= 1:
+				s.v6only = at.Value[0] != 0
+			case at.Attr.Type == diagCgroupID && len(at.Value) >= 8:
+				s.cgroup = binary.NativeEndian.Uint64(at.Value)
+			}
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
