@@ -37,13 +37,14 @@ const (
 
 // Pattern is a compiled RE2 expression that is matched against the whole of a
 // value, case-sensitively unless it says otherwise. Where the expression is one of a
-// few fixed strings or a fixed prefix, no regular expression runs. The zero value
-// matches nothing.
+// few fixed strings or a fixed prefix these are compared; else a small automaton runs, or
+// regexp where there is none. The zero value matches nothing.
 type Pattern struct {
 	source   string
 	kind     kind
 	literals [][]byte
 	prefix   []byte // kindPrefix, and what a kindRegexp must begin with
+	dfa      *dfa   // kindRegexp: what ASCII values are decided by; may be nil
 	re       *regexp.Regexp
 	cost     int
 }
@@ -90,7 +91,7 @@ func Compile(source string) (*Pattern, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.kind = kindRegexp
+	p.kind, p.dfa = kindRegexp, newDFA(tree)
 	return p, nil
 }
 
@@ -139,6 +140,11 @@ func (p *Pattern) Match(value []byte) bool {
 	case kindPrefix:
 		return bytes.HasPrefix(value, p.prefix) && bytes.IndexByte(value[len(p.prefix):], '\n') < 0
 	case kindRegexp:
+		if p.dfa != nil {
+			if matched, ok := p.dfa.match(value); ok {
+				return matched
+			}
+		}
 		return bytes.HasPrefix(value, p.prefix) && p.re.Match(value)
 	}
 	return false

@@ -48,6 +48,15 @@ func TestKinds(t *testing.T) {
 			t.Errorf("%q: kind %d, want %d", pattern, p.kind, want)
 		}
 	}
+	for pattern, want := range map[string]bool{`/public([/?].*)?`: true, `(?i)get`: true, `[0-9]{2}.*x`: true, `\bword\b`: false, `.*a.{9}`: false} {
+		p, err := Compile(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.dfa != nil; got != want {
+			t.Errorf("%q: has an automaton %v, want %v", pattern, got, want)
+		}
+	}
 	var zero Pattern
 	if zero.Match(nil) || zero.Match([]byte("x")) {
 		t.Error("the zero pattern matches")
