@@ -85,6 +85,13 @@ func Compile(policies []*Policy, subject identity.Labels) (*EndpointPolicy, erro
 // Selected reports whether some document selects the subject.
 func (ep *EndpointPolicy) Selected() bool { return ep.selected }
 
+// HasRules reports whether any rule is about a direction. Where none is, everything is
+// open and there is nothing to look up. Where one is, tables decide, also if the direction
+// is not Enforced: a deny rule then still denies, and request rules still need the proxy.
+func (ep *EndpointPolicy) HasRules(dir flow.Direction) bool {
+	return dir > flow.Ingress || len(ep.dirs[dir].rules) > 0 || !ep.dirs[dir].open
+}
+
 // Enforced reports whether what no rule names is refused in a direction.
 func (ep *EndpointPolicy) Enforced(dir flow.Direction) bool {
 	return dir > flow.Ingress || !ep.dirs[dir].open

@@ -71,8 +71,22 @@ func TestZeroValuesDeny(t *testing.T) {
 	if len(open.Table(flow.Egress, Peer{})) > 0 {
 		t.Error("a table for a peer without identity")
 	}
-	if open.Selected() || open.Enforced(flow.Egress) {
+	if open.Selected() || open.Enforced(flow.Egress) || open.HasRules(flow.Egress) {
 		t.Error("selected by nothing, and enforced")
+	}
+	if !zero.HasRules(flow.Egress) {
+		t.Error("the zero value has no rules, which is open")
+	}
+	// A deny that does not close its direction is a rule all the same.
+	halfOpen, err := Compile([]*Policy{{Rules: []Rule{{Deny: true, Peers: Peers{Any: true}, AnyPort: true}}, Open: [2]bool{true, true}}}, all(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !halfOpen.HasRules(flow.Egress) || halfOpen.Enforced(flow.Egress) || halfOpen.HasRules(flow.Ingress) {
+		t.Error("a deny that does not close is not seen")
+	}
+	if e := halfOpen.Lookup(flow.Egress, host, ProtoTCP, 80); e.Action != ActionDeny || e.Policy == "" {
+		t.Errorf("a deny that does not close: %+v", e)
 	}
 }
 
