@@ -239,3 +239,47 @@ func BenchmarkStreamPingPong(b *testing.B) {
 		buf.Consume(buf.Len())
 	}
 }
+
+// Move is the same through the kernel and, when too many do so, through the buffer.
+func TestMove(t *testing.T) {
+	for _, slots := range []int32{0, bulkLimit} {
+		srcFar, src := streams(t)
+		dst, dstFar := streams(t)
+		var p Buffers
+		p.bulkOut.Store(slots)
+		buf := p.NewBuffer()
+		text := strings.Repeat("0123456789", 50000)
+		go func() {
+			io.WriteString(srcFar, text[:100])
+			src.Interrupt()
+			io.WriteString(srcFar, text[100:])
+			srcFar.CloseWrite()
+		}()
+		got := make(chan string)
+		go func() {
+			b, _ := io.ReadAll(dstFar)
+			got <- string(b)
+		}()
+		const want = 200000
+		for left := int64(want); left > 0; {
+			n, err := buf.Move(dst, src, left)
+			left -= n
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				src.SetReadDeadline(time.Now().Add(patience))
+			} else if err != nil || left != 0 {
+				t.Fatalf("moved %d of %d: %v", n, left, err)
+			}
+		}
+		n, err := buf.Move(dst, src, 1<<40)
+		if n != int64(len(text)-want) || err != io.EOF {
+			t.Errorf("moved %d at the end, %v", n, err)
+		}
+		dst.CloseWrite()
+		if g := <-got; g != text {
+			t.Errorf("slots %d: %d bytes arrived of %d", slots, len(g), len(text))
+		}
+		if p.bulkOut.Load() != slots {
+			t.Error("slots were not given back")
+		}
+	}
+}

@@ -1,6 +1,10 @@
 package httpproxy
 
-import "bytes"
+import (
+	"bytes"
+	"io"
+	"math"
+)
 
 // framing is how a body is delimited.
 type framing uint8
@@ -87,6 +91,44 @@ func (f *framer) take(b []byte) (out, used int, err error) {
 		w, r = w+wrote, r+n+1
 	}
 	return w, r, nil
+}
+
+// bulkBody is how much of a body is worth moving without a look.
+const bulkBody = 64 << 10
+
+// opaque returns how many of the body's next bytes need no look, if they are worth
+// moving otherwise than by take; used is how many came at once last time.
+func (f *framer) opaque(used int) int64 {
+	switch {
+	case f.kind == closeBody && used >= bulkBody/4:
+		return math.MaxInt64
+	case f.kind == lengthBody && f.left >= bulkBody:
+		return f.left
+	case f.kind == chunkedBody && f.state == chunkData && f.left >= 4*bulkBody:
+		return f.left
+	}
+	return 0
+}
+
+// skip counts n bytes that were moved as opaque.
+func (f *framer) skip(n int64) {
+	f.left -= n
+	switch {
+	case f.left > 0 || f.kind == closeBody:
+	case f.kind == chunkedBody:
+		f.state = chunkEnd
+	default:
+		f.done = true
+	}
+}
+
+// ended says what the end of the stream means here.
+func (f *framer) ended() error {
+	if f.kind != closeBody {
+		return io.ErrUnexpectedEOF
+	}
+	f.done = true
+	return nil
 }
 
 // checkPartial judges a line whose end has not come: it must not grow for ever,

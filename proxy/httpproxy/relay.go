@@ -10,12 +10,8 @@ import (
 	"github.com/weir-proxy/weir/proxy"
 )
 
-const (
-	// maxInterim bounds the 1xx responses to one request.
-	maxInterim = 32
-	// bulkBody is how much of a body makes large memory worth its while.
-	bulkBody = 64 << 10
-)
+// maxInterim bounds the 1xx responses to one request.
+const maxInterim = 32
 
 // relay reads the response to c.req and writes it to the client as it comes.
 func (c *conn) relay() error {
@@ -105,12 +101,15 @@ func (c *conn) readResponse() (int, error) {
 // relayBody moves the rest of a response body.
 func (c *conn) relayBody() error {
 	for used := 0; !c.respBody.done; {
-		c.out.Bulk(c.respBody.long(used))
-		if err := c.fillUpstream(); err == io.EOF {
-			if c.respBody.kind == closeBody {
-				break
+		if n := c.respBody.opaque(used); n > 0 && c.out.Len() == 0 {
+			if err := c.moveDown(n); err != nil {
+				return err
 			}
-			return io.ErrUnexpectedEOF
+			continue
+		}
+		c.out.Bulk(used >= bulkBody/4)
+		if err := c.fillUpstream(); err == io.EOF {
+			return c.respBody.ended()
 		} else if err != nil {
 			return err
 		}
@@ -128,13 +127,17 @@ func (c *conn) relayBody() error {
 	return nil
 }
 
-// long reports whether large memory should carry on this body, of which the last
-// step took n bytes.
-func (f *framer) long(n int) bool {
-	if f.kind == lengthBody {
-		return f.left >= bulkBody
+// moveDown moves n bytes of a response body that need no look.
+func (c *conn) moveDown(n int64) error {
+	moved, err := c.out.Move(c.client, c.up, n)
+	c.respBody.skip(moved)
+	switch {
+	case err == io.EOF:
+		return c.respBody.ended()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return c.interrupted()
 	}
-	return f.left >= bulkBody || n >= bulkBody/4
+	return err
 }
 
 // fillUpstream reads more from the upstream. What happens to the client and to an
@@ -142,8 +145,7 @@ func (f *framer) long(n int) bool {
 func (c *conn) fillUpstream() error {
 	for {
 		if c.clientHup.Load() {
-			c.clientHup.Store(false)
-			if err := c.clientHungUp(); err != nil {
+			if err := c.interrupted(); err != nil {
 				return err
 			}
 		}
@@ -151,11 +153,22 @@ func (c *conn) fillUpstream() error {
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		c.up.SetReadDeadline(time.Time{})
-		if err := c.pollUpload(); err != nil {
+		if err := c.interrupted(); err != nil {
 			return err
 		}
 	}
+}
+
+// interrupted looks for why reading the upstream was interrupted.
+func (c *conn) interrupted() error {
+	c.up.SetReadDeadline(time.Time{})
+	if c.clientHup.Load() {
+		c.clientHup.Store(false)
+		if err := c.clientHungUp(); err != nil {
+			return err
+		}
+	}
+	return c.pollUpload()
 }
 
 // clientHungUp passes on what the client did while its answer is waited for: a

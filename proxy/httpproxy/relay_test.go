@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -91,6 +92,64 @@ func TestClientClosesWhileWaiting(t *testing.T) {
 			return
 		}
 	}
+}
+
+const bigHead = "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n"
+
+func TestClientResetWhileDownloading(t *testing.T) {
+	b := newBench(t, judge)
+	client := b.dial(t)
+	send(t, client, get)
+	up := b.accept(t)
+	expect(t, up, get)
+	send(t, up, bigHead)
+	done := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := up.Write(make([]byte, 64<<10)); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	expect(t, client, bigHead)
+	io.CopyN(io.Discard, client, 1<<20)
+	client.SetLinger(0)
+	client.Close()
+	if err := <-done; errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the origin did not notice")
+	}
+}
+
+// A download that breaks off does not look like one that ended.
+func TestUpstreamResetWhileDownloading(t *testing.T) {
+	b := newBench(t, judge)
+	client := b.dial(t)
+	send(t, client, get)
+	up := b.accept(t)
+	expect(t, up, get)
+	const head = "HTTP/1.1 200 OK\r\n\r\n" // until the end of the connection
+	send(t, up, head)
+	up.Write(make([]byte, 1<<20))
+	expect(t, client, head)
+	io.CopyN(io.Discard, client, 1<<20)
+	up.SetLinger(0)
+	up.Close()
+	expectReset(t, client)
+}
+
+func TestClientResetWhileUploading(t *testing.T) {
+	b := newBench(t, judge)
+	client := b.dial(t)
+	const head = "POST /public HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000000\r\n\r\n"
+	send(t, client, head)
+	client.Write(make([]byte, 1<<20))
+	up := b.accept(t)
+	expect(t, up, head)
+	io.CopyN(io.Discard, up, 1<<20)
+	client.SetLinger(0)
+	client.Close()
+	expectReset(t, up)
 }
 
 func TestUpstreamResetWhileIdle(t *testing.T) {

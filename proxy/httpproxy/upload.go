@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/weir-proxy/weir/proxy"
 )
 
 // upload is the second goroutine of a connection. It exists only while a request
@@ -49,30 +51,53 @@ func (c *conn) pumpBody() (err error) {
 			err = &panicked{p}
 		}
 	}()
-	for {
-		out, used, err := c.reqBody.take(c.in.Bytes())
-		if err != nil {
+	for used := 0; !c.reqBody.done; {
+		if n := c.reqBody.opaque(used); n > 0 && c.in.Len() == 0 {
+			if err := c.moveUp(n); err != nil {
+				return err
+			}
+			continue
+		}
+		c.in.Bulk(used >= bulkBody/4)
+		if err := c.fillBody(); err != nil {
+			return c.bodyCut(err)
+		}
+		var out int
+		if out, used, err = c.reqBody.take(c.in.Bytes()); err != nil {
 			return err
 		}
-		if out > 0 {
-			if _, err := c.up.Write(c.in.Bytes()[:out]); err != nil {
-				return errUpstreamGone
-			}
+		if _, err := c.up.Write(c.in.Bytes()[:out]); err != nil {
+			return errUpstreamGone
 		}
 		c.in.Consume(used)
-		if c.reqBody.done {
-			c.in.Bulk(false)
-			return nil
-		}
-		c.in.Bulk(c.reqBody.long(used))
-		if err := c.fillBody(); err == io.EOF {
-			// The server sees what it would have seen without a proxy.
-			c.up.CloseWrite()
-			return io.ErrUnexpectedEOF
-		} else if err != nil {
-			return err
-		}
 	}
+	c.in.Bulk(false)
+	return nil
+}
+
+// moveUp moves n bytes of the request body that need no look.
+func (c *conn) moveUp(n int64) error {
+	moved, err := c.in.Move(c.up, c.client, n)
+	c.reqBody.skip(moved)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return c.resumeBody()
+	case err != io.EOF && c.client.Peek() != proxy.Reset:
+		return errUpstreamGone
+	}
+	return c.bodyCut(err)
+}
+
+// bodyCut ends a body that the client did not finish: the server sees what it would
+// have seen without a proxy.
+func (c *conn) bodyCut(err error) error {
+	if err == io.EOF {
+		c.up.CloseWrite()
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // fillBody reads more of the body from the client.
@@ -82,11 +107,20 @@ func (c *conn) fillBody() error {
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		c.client.SetReadDeadline(time.Time{})
-		if c.upload.stop.Load() {
-			return errStopped
+		if err := c.resumeBody(); err != nil {
+			return err
 		}
 	}
+}
+
+// resumeBody makes the client readable again after an interruption, unless that was
+// to stop the upload.
+func (c *conn) resumeBody() error {
+	c.client.SetReadDeadline(time.Time{})
+	if c.upload.stop.Load() {
+		return errStopped
+	}
+	return nil
 }
 
 // pollUpload takes in the end of the upload, if it has come. It returns an error
@@ -143,12 +177,8 @@ func (c *conn) awaitUpload() error {
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return errUpstreamGone
 		}
-		c.up.SetReadDeadline(time.Time{})
-		if c.clientHup.Load() {
-			c.clientHup.Store(false)
-			if err := c.clientHungUp(); err != nil {
-				return err
-			}
+		if err := c.interrupted(); err != nil {
+			return err
 		}
 	}
 }
