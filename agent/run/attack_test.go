@@ -40,6 +40,9 @@ func attackMain(args []string) {
 	case len(args) == 1 && args[0] == "euid":
 		fmt.Printf("%d %s\n", os.Geteuid(), capEff())
 		return
+	case len(args) == 1 && args[0] == "terminal":
+		(&attacker{}).terminal()
+		return
 	case len(args) == 0:
 		os.Exit(2)
 	}
@@ -52,6 +55,7 @@ func attackMain(args []string) {
 	a.sockets()
 	a.processes()
 	a.kernel()
+	a.nestedRun()
 	if !a.inner {
 		a.helpers()
 		a.nested(args[0])
@@ -289,14 +293,27 @@ func (a *attacker) kernel() {
 	}
 	a.try("setuid 0", errOf(e))
 	a.try("raise the bounding set again", unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_SYS_ADMIN, 0, 0))
-	if fd, err := unix.Open("/dev/tty", unix.O_RDWR, 0); err == nil {
-		c := byte('#')
-		_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCSTI, uintptr(unsafe.Pointer(&c)))
-		a.try("type into the terminal", errOf(e))
-		_, _, e = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCSTI|1<<32, uintptr(unsafe.Pointer(&c)))
-		a.try("type into the terminal with a long request", errOf(e))
-		unix.Close(fd)
+	kind, key, info := []byte("user\x00"), []byte("weir-attack\x00"), []byte("x\x00")
+	_, _, e = unix.Syscall6(unix.SYS_REQUEST_KEY, uintptr(unsafe.Pointer(&kind[0])), uintptr(unsafe.Pointer(&key[0])), uintptr(unsafe.Pointer(&info[0])), 0, 0, 0)
+	if e != unix.EPERM {
+		e = 0 // ENOKEY: it has started a program to ask
 	}
+	a.try("request a key", errOf(e))
+}
+
+// terminal types into the terminal.
+func (a *attacker) terminal() {
+	fd, err := unix.Open("/dev/tty", unix.O_RDWR, 0)
+	a.try("no terminal to type into", err)
+	c := byte('#')
+	for name, request := range map[string]uintptr{"TIOCSTI": unix.TIOCSTI, "TIOCSTI in 64 bits": unix.TIOCSTI | 1<<32, "TIOCLINUX": tiocLinux} {
+		_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(&c)))
+		a.try(name, errOf(e))
+	}
+	var size unix.Winsize
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGWINSZ, uintptr(unsafe.Pointer(&size)))
+	a.try("an ordinary request", errOf(e))
+	fmt.Println("done")
 }
 
 func errOf(e syscall.Errno) error {
@@ -337,8 +354,12 @@ func (a *attacker) helpers() {
 	} else {
 		a.try("run a set-user-ID program", err)
 	}
-	cmd := exec.Command(filepath.Join(dir, "weir"), "true")
-	out, err = cmd.CombinedOutput()
+}
+
+// nestedRun starts another weir, whose command would have a cgroup and pins of its own.
+func (a *attacker) nestedRun() {
+	cmd := exec.Command(filepath.Join(filepath.Dir(must(os.Executable())), "weir"), "true")
+	out, err := cmd.CombinedOutput()
 	if err != nil && cmd.ProcessState.ExitCode() == StatusFailed {
 		err = errors.New(strings.TrimSpace(string(out)))
 	}

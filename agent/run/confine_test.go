@@ -40,6 +40,21 @@ func TestCannotLeave(t *testing.T) {
 	}
 }
 
+// TestTypeIntoTerminal: the command cannot type what the shell would execute later.
+func TestTypeIntoTerminal(t *testing.T) {
+	dir := tools(t)
+	s := onTerminal(t, exec.Command(filepath.Join(dir, "weir"), "--user", "root", filepath.Join(dir, "attack"), "terminal"))
+	out := s.expect(`(?s).*done\r?\n`)[0]
+	// Kernels that refuse it by themselves say EIO.
+	for _, want := range []string{"TIOCSTI: operation not permitted", "TIOCSTI in 64 bits: operation not permitted", "TIOCLINUX: operation not permitted",
+		"no terminal to type into: " + escaped, "an ordinary request: " + escaped} {
+		if !strings.Contains(out, want) {
+			t.Errorf("lacks %q: %s", want, out)
+		}
+	}
+	s.status()
+}
+
 // setuidCopy puts a set-user-ID copy of the attacker into dir.
 func setuidCopy(t *testing.T, dir string) {
 	t.Helper()

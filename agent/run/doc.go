@@ -33,9 +33,9 @@
 //   - open raw or packet sockets, load modules, or use any capability of the
 //     host: its capabilities are those of its user namespace, and of these the
 //     ones in [droppedCaps] are gone from the bounding set;
-//   - have the kernel start a program outside, as root can through
-//     /proc/sys/kernel/core_pattern and the like: with --user root /proc/sys, its
-//     neighbours, /sys and the other control file systems are read-only;
+//   - have the kernel start a program outside: request_key(2) is refused, and with
+//     --user root /proc/sys (core_pattern, modprobe), its neighbours, /sys and the
+//     other control file systems are read-only;
 //   - type into the terminal, for the shell to execute later (TIOCSTI);
 //   - use descriptors that it was given: all above 2 are closed, and a network
 //     socket, a cgroup or BPF file, or a nameless kernel object at 0, 1 or 2 is
@@ -43,7 +43,8 @@
 //
 // What remains: it may ask a service outside to do something for it, through a
 // unix socket or a file that such a service reads: systemd-run --user, a Docker
-// socket, an SSH agent, crontab. Root may write any file of the host, also with
+// socket, an SSH agent, crontab. Sockets of other families than IP, such as AF_VSOCK or
+// AF_BLUETOOTH, have no hooks and are not judged. Root may write any file of the host, also with
 // all of the above, so give --user root only to what you would trust with that.
 //
 // The price: with --user root the command is root over files, not over the

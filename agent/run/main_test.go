@@ -10,9 +10,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // The tests start this test binary again: as weir, whose datapath lets everything
@@ -32,24 +35,44 @@ func TestMain(m *testing.M) {
 }
 
 // open is a datapath that lets everything pass.
-type open struct{}
+type open struct {
+	closed bool
+	errs   chan error
+}
 
-func (open) Close() error      { return nil }
-func (open) Err() <-chan error { return nil }
+func (o *open) Close() error      { o.closed = true; return nil }
+func (o *open) Err() <-chan error { return o.errs }
 
 func weirMain() {
 	var o Options
 	flags := flag.NewFlagSet("weir", flag.ContinueOnError)
 	flags.StringVar(&o.User, "user", "", "")
 	flags.BoolVar(&o.Audit, "audit", true, "")
+	how := flags.String("datapath", "open", "what the datapath does: open, refuse to start, fail later, be terminated while it starts")
 	if err := flags.Parse(os.Args[1:]); err != nil {
 		os.Exit(StatusFailed)
 	}
 	o.Command = flags.Args()
+	dp := &open{errs: make(chan error, 1)}
 	r := &runner{Options: o, errors: os.Stderr, start: func(context.Context, datapathConfig) (datapath, error) {
-		return open{}, nil
+		switch *how {
+		case "refuse":
+			return nil, errors.New("the datapath refused")
+		case "fail":
+			dp.errs <- errors.New("the datapath failed")
+		case "terminate":
+			c := make(chan os.Signal, 1)
+			signal.Notify(c, unix.SIGTERM)
+			unix.Kill(os.Getpid(), unix.SIGTERM)
+			<-c
+			signal.Stop(c) // returns when all listeners have it
+		}
+		return dp, nil
 	}}
 	status, err := r.run(context.Background())
+	if *how == "open" && len(o.Command) > 0 && err == nil && !dp.closed {
+		fmt.Fprintln(os.Stderr, "the datapath was not closed")
+	}
 	var e *Error
 	if errors.As(err, &e) {
 		fmt.Fprintln(os.Stderr, "weir:", err)
@@ -64,6 +87,7 @@ func tools(t *testing.T) string {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // else the race detector waits at each end of a process
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

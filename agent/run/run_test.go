@@ -114,7 +114,7 @@ func TestUser(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cmd := exec.Command(filepath.Join(dir, "weir"), append(c.args, "sh", "-c", script)...)
-			cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=/h", "USER=u", "LOGNAME=l"}, c.env...)
+			cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=/h", "USER=u", "LOGNAME=l", "GORACE=atexit_sleep_ms=0"}, c.env...)
 			r := runCmd(t, cmd)
 			if !strings.HasPrefix(r.stdout, c.want) {
 				t.Errorf("status %d, stderr %q:\n%s", r.code, r.stderr, cmp.Diff(c.want, r.stdout))
@@ -219,6 +219,33 @@ func TestKilled(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// TestDatapathRefuses: nothing runs and nothing is left.
+func TestDatapathRefuses(t *testing.T) {
+	dir := tools(t)
+	r := runCmd(t, exec.Command(filepath.Join(dir, "weir"), "--datapath", "refuse", "echo", "ran"))
+	if r.code != StatusFailed || r.stdout != "" || !strings.Contains(r.stderr, "weir: the datapath refused\n") {
+		t.Errorf("status %d, stdout %q, stderr %q", r.code, r.stdout, r.stderr)
+	}
+}
+
+// TestDatapathFails: the command does not outlive its judge.
+func TestDatapathFails(t *testing.T) {
+	dir := tools(t)
+	r := runCmd(t, exec.Command(filepath.Join(dir, "weir"), "--datapath", "fail", "sleep", "1000"))
+	if r.code != 128+9 || !strings.Contains(r.stderr, "the datapath failed") {
+		t.Errorf("status %d, want 137; stderr %q", r.code, r.stderr)
+	}
+}
+
+// TestTerminatedEarly: weir that is told to end before the command runs does.
+func TestTerminatedEarly(t *testing.T) {
+	dir := tools(t)
+	r := runCmd(t, exec.Command(filepath.Join(dir, "weir"), "--datapath", "terminate", "echo", "ran"))
+	if r.code != 128+15 || r.stdout != "" {
+		t.Errorf("status %d, want 143; stdout %q, stderr %q", r.code, r.stdout, r.stderr)
+	}
 }
 
 func waitFor(t *testing.T, what string, cond func() bool) {

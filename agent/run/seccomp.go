@@ -21,11 +21,21 @@ const (
 // x32Bit marks the numbers of the x32 ABI, which has the architecture of x86-64.
 const x32Bit = 0x40000000
 
-// ioctlNumbers are the numbers of ioctl(2) by architecture: the own one and those that
-// its kernels run as well.
-var ioctlNumbers = map[string][]struct{ arch, nr uint32 }{
-	"amd64": {{unix.AUDIT_ARCH_X86_64, 16}, {unix.AUDIT_ARCH_X86_64, x32Bit | 514}, {unix.AUDIT_ARCH_I386, 54}},
-	"arm64": {{unix.AUDIT_ARCH_AARCH64, 29}, {unix.AUDIT_ARCH_ARM, 54}},
+// calls are the numbers of system calls in one ABI.
+type calls struct{ arch, ioctl, requestKey uint32 }
+
+// abis are by architecture the ABIs that its kernels run: the own one, and older ones.
+var abis = map[string][]calls{
+	"amd64": {
+		{unix.AUDIT_ARCH_X86_64, 16, 249},
+		{unix.AUDIT_ARCH_X86_64, x32Bit | 514, x32Bit | 249},
+		{unix.AUDIT_ARCH_I386, 54, 287},
+	},
+	"arm64": {
+		{unix.AUDIT_ARCH_AARCH64, 29, 218},
+		{unix.AUDIT_ARCH_ARM, 54, 310},
+	},
+	"riscv64": {{unix.AUDIT_ARCH_RISCV64, 29, 218}},
 }
 
 // Filter returns for what is refused.
@@ -35,8 +45,8 @@ const (
 	retEPERM  = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
 )
 
-// restrictCalls installs a seccomp filter on the calling thread for two ways out that
-// neither permissions nor capabilities close:
+// restrictCalls installs a seccomp filter on the calling thread for ways out that neither
+// permissions nor capabilities close:
 //
 //   - clone3(2) with CLONE_INTO_CGROUP makes a child in any cgroup whose cgroup.procs
 //     the caller may write, and the kernel asks the file's permissions for that, not
@@ -45,7 +55,9 @@ const (
 //     whole call does not exist (ENOSYS), and libraries fall back to clone(2), as they
 //     do in containers;
 //   - ioctl(2) with TIOCSTI or TIOCLINUX types into the terminal, for the shell to
-//     execute when weir has ended. Linux 6.2 and newer may refuse it by themselves.
+//     execute when weir has ended. Linux 6.2 and newer may refuse it by themselves;
+//   - request_key(2) has the kernel start /sbin/request-key outside, as root, which for
+//     keys of type dns_resolver asks the network what the caller wants to know.
 //
 // It needs no_new_privs, or CAP_SYS_ADMIN.
 func restrictCalls() error {
@@ -74,12 +86,14 @@ func callFilter(goarch string) []unix.SockFilter {
 		unless(unix.SYS_CLONE3, 1),
 		ret(retENOSYS),
 	}
-	for _, c := range ioctlNumbers[goarch] {
+	for _, c := range abis[goarch] {
 		f = append(f,
 			load(offsetArch),
-			unless(c.arch, 7),
+			unless(c.arch, 9),
 			load(offsetNR),
-			unless(c.nr, 5),
+			unless(c.requestKey, 1),
+			ret(retEPERM),
+			unless(c.ioctl, 5),
 			load(offsetArg1),
 			unless(unix.TIOCSTI, 1),
 			ret(retEPERM),
