@@ -25,6 +25,8 @@ const (
 	idleTimeout = 5 * time.Minute  // for the first byte, while there is no upstream
 )
 
+type limits struct{ head, idle time.Duration }
+
 // conn is one client connection.
 type conn struct {
 	s       *proxy.Session
@@ -39,6 +41,7 @@ type conn struct {
 	answered bool   // bytes of the final response went to the client
 	scratch  []byte // for answers of the proxy's own
 
+	limits   limits
 	deadline time.Time // of the head that is being read; zero if none
 	upload   upload
 
@@ -48,7 +51,11 @@ type conn struct {
 
 // Handle is the proxy.Handler for HTTP.
 func Handle(ctx context.Context, s *proxy.Session) error {
-	c := &conn{s: s, client: s.Client, in: s.NewBuffer(), out: s.NewBuffer()}
+	return handle(ctx, s, limits{headTimeout, idleTimeout})
+}
+
+func handle(ctx context.Context, s *proxy.Session, l limits) error {
+	c := &conn{s: s, client: s.Client, in: s.NewBuffer(), out: s.NewBuffer(), limits: l}
 	defer c.release()
 	for {
 		if err := c.readRequest(); err != nil {
@@ -79,7 +86,7 @@ func Handle(ctx context.Context, s *proxy.Session) error {
 // unconsumed at the beginning of c.in, where c.req points into.
 func (c *conn) readRequest() error {
 	if c.up == nil && c.in.Len() == 0 {
-		c.setDeadline(idleTimeout)
+		c.setDeadline(c.limits.idle)
 	}
 	for parsed := 0; ; {
 		if b := c.in.Bytes(); len(b) > parsed {
@@ -104,7 +111,7 @@ func (c *conn) readRequest() error {
 				return errHeadSize
 			}
 			if parsed == 0 {
-				c.setDeadline(headTimeout)
+				c.setDeadline(c.limits.head)
 			}
 			parsed = len(b)
 		}

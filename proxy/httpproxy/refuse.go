@@ -57,7 +57,7 @@ func (c *conn) drainable() bool {
 // drain drops the request's body; it reports false if that has more than limit bytes,
 // framing included, or cannot be read.
 func (c *conn) drain(limit int64) bool {
-	c.setDeadline(headTimeout)
+	c.setDeadline(c.limits.head)
 	defer c.clearDeadline()
 	for {
 		_, used, err := c.reqBody.take(c.in.Bytes())

@@ -208,10 +208,15 @@ type bench struct {
 
 func newBench(t testing.TB, judge func(flow.Request) l7rules.Decision) *bench {
 	t.Helper()
+	return newBenchOf(t, judge, Handle)
+}
+
+func newBenchOf(t testing.TB, judge func(flow.Request) l7rules.Decision, handler proxy.Handler) *bench {
+	t.Helper()
 	b := &bench{origin: listen(t)}
 	front := listen(t)
 	b.addr = front.Addr().String()
-	s := &proxy.Server{Handlers: map[l7rules.Protocol]proxy.Handler{l7rules.HTTP: Handle}, Sink: b.sink}
+	s := &proxy.Server{Handlers: map[l7rules.Protocol]proxy.Handler{l7rules.HTTP: handler}, Sink: b.sink}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, &source{front, b.origin.Addr().(*net.TCPAddr).AddrPort(), judge}) }()
