@@ -254,7 +254,7 @@ func agentChild(a []string) {
 	}
 	fmt.Println("up", d.places[netnsOf(d)].ln.Addr().(*net.TCPAddr).Port)
 	for {
-		r, err := d.Accept()
+		r, err := d.Accept(nil)
 		if err != nil {
 			return
 		}

@@ -104,7 +104,7 @@ func TestShortConnections(t *testing.T) {
 	go func() {
 		n := 0
 		for n < threads*each {
-			r, err := f.d.Accept()
+			r, err := f.d.Accept(nil)
 			if err != nil {
 				break
 			}
@@ -250,7 +250,7 @@ func TestDial(t *testing.T) {
 	inside(t, f.a, func() error { return addAddr("va", "10.99.0.7/24") })
 	go func() {
 		for {
-			r, err := f.d.Accept()
+			r, err := f.d.Accept(nil)
 			if err != nil {
 				return
 			}

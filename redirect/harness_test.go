@@ -328,7 +328,7 @@ func (f *fixture) answerOrigin() *atomic.Int64 {
 	var n atomic.Int64
 	go func() {
 		for {
-			r, err := f.d.Accept()
+			r, err := f.d.Accept(nil)
 			if err != nil {
 				return
 			}

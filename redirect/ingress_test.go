@@ -61,7 +61,7 @@ func (f *fixture) forward() *forwarder {
 	w := &forwarder{seen: make(chan Redirected, 100)}
 	go func() {
 		for {
-			r, err := f.d.Accept()
+			r, err := f.d.Accept(nil)
 			if err != nil {
 				return
 			}

@@ -109,13 +109,15 @@ func (p *place) identify(c *net.TCPConn) (*Redirected, error) {
 	return r, nil
 }
 
-// Accept returns the next redirected connection of any endpoint. After Close it
-// returns net.ErrClosed.
-func (d *Datapath) Accept() (*Redirected, error) {
+// Accept returns the next redirected connection of any endpoint. After Close, or
+// when stop is closed, it returns net.ErrClosed.
+func (d *Datapath) Accept(stop <-chan struct{}) (*Redirected, error) {
 	select {
 	case r := <-d.conns:
 		return r, nil
 	case <-d.done:
+		return nil, net.ErrClosed
+	case <-stop:
 		return nil, net.ErrClosed
 	}
 }

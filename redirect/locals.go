@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +28,24 @@ type localAddrs struct {
 
 	mu   sync.Mutex
 	have map[netip.Prefix]identity.ID
+	own  []netip.Prefix
+}
+
+// Addrs are the addresses by which others reach an endpoint that is a namespace:
+// without loopback and link-local ones. A cgroup has none of its own.
+func (e *Endpoint) Addrs() []netip.Prefix {
+	if e.cfg.Cgroup != 0 {
+		return nil
+	}
+	e.locals.mu.Lock()
+	defer e.locals.mu.Unlock()
+	var list []netip.Prefix
+	for _, p := range e.locals.own {
+		if a := p.Addr(); !a.IsLoopback() && !a.IsUnspecified() && !a.IsLinkLocalUnicast() && !a.IsMulticast() {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 func watchLocals(e *Endpoint) (*localAddrs, error) {
@@ -48,6 +67,11 @@ func watchLocals(e *Endpoint) (*localAddrs, error) {
 func (l *localAddrs) sync(own []netip.Prefix) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	changed := !slices.Equal(l.own, own)
+	l.own = own
+	if changed && l.e.d.cfg.OnAddrs != nil {
+		defer l.e.d.cfg.OnAddrs()
+	}
 	want := map[netip.Prefix]identity.ID{}
 	as := identity.Host
 	if l.e.cfg.Cgroup == 0 {

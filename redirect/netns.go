@@ -4,6 +4,7 @@ package redirect
 
 import (
 	"fmt"
+	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,7 @@ func netnsCookie() (uint64, error) {
 type namespace struct {
 	path   string // "" this process's own
 	cookie uint64 // 0 not known yet
+	inode  uint64
 }
 
 // do runs f on a thread inside the namespace. A path that has come to name
@@ -48,31 +50,62 @@ func (n namespace) do(f func() error) error {
 	return <-done
 }
 
+// enter runs f on the calling thread, which stays in the namespace.
 func (n namespace) enter(f func() error) error {
-	fd, err := unix.Open(n.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	err := n.enterBy(n.path)
+	if err != nil && n.cookie != 0 {
+		// The path is gone, or another namespace's now. A task inside will do.
+		if task, ok := taskIn(n.inode); ok {
+			err = n.enterBy(task)
+		}
+	}
 	if err != nil {
-		return fmt.Errorf("open network namespace %s: %w", n.path, err)
+		return err
+	}
+	return f()
+}
+
+func (n namespace) enterBy(path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", path, err)
 	}
 	err = unix.Setns(fd, unix.CLONE_NEWNET)
 	unix.Close(fd)
 	if err != nil {
-		return fmt.Errorf("enter network namespace %s: %w", n.path, err)
+		return fmt.Errorf("enter network namespace %s: %w", path, err)
 	}
-	if n.cookie != 0 {
-		c, err := netnsCookie()
-		if err != nil {
-			return err
-		}
-		if c != n.cookie {
-			return fmt.Errorf("enter network namespace %s: it is another one than before", n.path)
+	if n.cookie == 0 {
+		return nil
+	}
+	c, err := netnsCookie()
+	if err == nil && c != n.cookie {
+		err = fmt.Errorf("enter network namespace %s: it is another one than before", path)
+	}
+	return err
+}
+
+// taskIn finds the path of the network namespace with an inode number through a
+// process that lives in it.
+func taskIn(inode uint64) (path string, ok bool) {
+	procs, _ := filepath.Glob("/proc/[0-9]*/ns/net")
+	for _, p := range procs {
+		var st unix.Stat_t
+		if unix.Stat(p, &st) == nil && st.Ino == inode {
+			return p, true
 		}
 	}
-	return f()
+	return "", false
 }
 
 func openNamespace(path string) (namespace, error) {
 	n := namespace{path: path}
 	err := n.do(func() (err error) {
+		var st unix.Stat_t
+		if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+			return fmt.Errorf("read network namespace: %w", err)
+		}
+		n.inode = st.Ino
 		n.cookie, err = netnsCookie()
 		return err
 	})

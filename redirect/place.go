@@ -72,7 +72,9 @@ func (p *place) close() error {
 	p.stop()
 	var errs []error
 	if p.ln != nil {
-		errs = append(errs, p.ln.Close())
+		if err := p.ln.Close(); !errors.Is(err, net.ErrClosed) { // Refuse closed it
+			errs = append(errs, err)
+		}
 	}
 	p.wg.Wait()
 	errs = append(errs, p.forgetListening())

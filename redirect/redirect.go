@@ -50,6 +50,9 @@ type Config struct {
 	Ingress bool
 	// OnEvent receives the decisions that the kernel took alone, one at a time.
 	OnEvent func(Event)
+	// OnAddrs is called when what Endpoint.Addrs returns has changed for some
+	// endpoint. It must not block, nor call the Datapath.
+	OnAddrs func()
 	// Log receives what no caller can be told. nil discards it.
 	Log *slog.Logger
 }
@@ -232,6 +235,17 @@ func (d *Datapath) keep(name string, l link.Link) error {
 		return fmt.Errorf("pin link %s: %w", name, err)
 	}
 	return nil
+}
+
+// Refuse closes the proxy's listeners for good: whatever would have come to the
+// proxy is refused by the kernel from now on. For a proxy that cannot go on.
+func (d *Datapath) Refuse() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range d.places {
+		p.stop()
+		p.ln.Close()
+	}
 }
 
 // Close detaches everything, removes the pins and closes the listeners. Callers
