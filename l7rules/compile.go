@@ -170,3 +170,14 @@ func (p *Peers) keys() []string {
 	}
 	return keys
 }
+
+// DenyAll is a policy that lets nothing through in either direction: for a subject
+// whose own policies cannot be resolved.
+func DenyAll() *EndpointPolicy {
+	p := &Policy{Rules: []Rule{{Direction: flow.Egress}, {Direction: flow.Ingress}}}
+	ep, err := Compile([]*Policy{p}, identity.Labels{})
+	if err != nil {
+		panic(err) // nothing in it can be wrong
+	}
+	return ep
+}

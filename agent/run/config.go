@@ -17,7 +17,7 @@ type datapathConfig struct {
 	Cgroup      *os.File // the run's cgroup
 	ProxyCgroup *os.File // the cgroup of this process
 	BPFFS       string
-	Policy      *l7rules.EndpointPolicy
+	Policies    []*l7rules.Policy
 	Labels      identity.Labels
 	Name        string // "namespace/name"
 	Audit       bool

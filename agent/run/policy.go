@@ -14,9 +14,10 @@ import (
 
 // subject is the command as policies see it.
 type subject struct {
-	Name   string // "namespace/name"
-	Labels identity.Labels
-	Policy *l7rules.EndpointPolicy
+	Name     string // "namespace/name"
+	Labels   identity.Labels
+	Policies []*l7rules.Policy
+	Policy   *l7rules.EndpointPolicy // resolved
 }
 
 // loadSubject reads the policies and finds what they mean for the command. notes
@@ -44,17 +45,18 @@ func loadSubject(o Options) (s subject, notes []string, err error) {
 		}
 		policies = append(policies, list...)
 	}
+	s.Policies = policies
 	if s.Policy, err = l7rules.Compile(policies, s.Labels); err != nil {
 		return s, nil, err
 	}
 	if len(o.Policies) > 0 && !s.Policy.Selected() {
 		return s, nil, notSelected(policies, s.Labels)
 	}
-	if s.Policy.Enforced(flow.Ingress) {
+	if s.Policy.HasRules(flow.Ingress) {
 		return s, nil, fmt.Errorf("the policy has ingress rules, which weir run does not judge yet: remove them")
 	}
 	switch {
-	case len(o.Policies) > 0 && !s.Policy.Enforced(flow.Egress):
+	case len(o.Policies) > 0 && !s.Policy.HasRules(flow.Egress):
 		notes = append(notes, "egress is open: no document that selects the command has egress rules")
 	case len(o.Policies) == 0:
 		notes = append(notes, "there is no policy: everything is let through and recorded")

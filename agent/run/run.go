@@ -44,7 +44,7 @@ func (r *runner) say(format string, args ...any) {
 }
 
 func (r *runner) run(ctx context.Context) (Status, error) {
-	r.log = slog.New(slog.NewTextHandler(r.errors, nil))
+	r.log = slog.New(slog.NewTextHandler(r.errors, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	if len(r.Command) == 0 || r.Command[0] == "" {
 		return Status{}, failed(errors.New("the command is missing: weir run [flags] -- COMMAND [ARGUMENT...]"))
 	}
@@ -110,7 +110,7 @@ func (r *runner) inCgroup(ctx context.Context, sub subject, who account, signals
 	}()
 	dp, err := r.start(ctx, datapathConfig{
 		ID: run.ID, Cgroup: run.Dir, ProxyCgroup: proxyDir, BPFFS: bpffs,
-		Policy: sub.Policy, Labels: sub.Labels, Name: sub.Name, Audit: r.Audit,
+		Policies: sub.Policies, Labels: sub.Labels, Name: sub.Name, Audit: r.Audit,
 		Sink: sink, Log: r.log,
 	})
 	if err != nil {

@@ -1,0 +1,155 @@
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Looking after workloads: something may be missed by any event, so everything is
+// looked at every sweepEvery; where an event says that something happened, sooner.
+const (
+	sweepEvery = 10 * time.Second
+	settle     = 50 * time.Millisecond // after an event
+	again      = time.Second           // while a workload is going
+)
+
+// lookAfter follows workloads as they come and go until ctx is done.
+func (a *Agent) lookAfter(ctx context.Context) {
+	events := a.watchPaths(ctx)
+	timer := time.NewTimer(sweepEvery)
+	defer timer.Stop()
+	for {
+		wait := sweepEvery
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.moved:
+			a.mu.Lock()
+			err := a.syncAddresses()
+			a.mu.Unlock()
+			if err != nil {
+				a.log.Error("update addresses of workloads", "error", err)
+			}
+			continue
+		case <-events:
+			wait = settle
+		case <-timer.C:
+			if a.sweep() {
+				wait = again
+			}
+		}
+		timer.Reset(wait)
+	}
+}
+
+// sweep reconciles, forgets what is dead, and reports whether something is dying.
+func (a *Agent) sweep() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.reconcile(); err != nil {
+		a.log.Error("look after workloads", "error", err)
+	}
+	if err := a.kernel.Resync(); err != nil {
+		a.log.Error("look after listening sockets", "error", err)
+	}
+	if len(a.dying) == 0 {
+		return false
+	}
+	alive := liveNamespaces()
+	kept := a.dying[:0]
+	for _, e := range a.dying {
+		if e.w.Cgroup == "" && alive[e.handle] {
+			e.missed = 0
+		} else {
+			e.missed++ // a process may have been between two places
+		}
+		if e.missed < 2 {
+			kept = append(kept, e)
+			continue
+		}
+		if err := a.drop(e); err != nil {
+			a.log.Error("forget workload", "workload", e.w.Name, "error", err)
+		}
+		a.log.Info("workload is gone", "workload", e.w.Name)
+	}
+	clear(a.dying[len(kept):])
+	a.dying = kept
+	return len(a.dying) > 0
+}
+
+// cfgHasTasks reports whether somebody of an endpoint whose path is gone may live on.
+// A cgroup that is gone held nobody.
+func (a *Agent) cfgHasTasks(e *endpoint) bool { return e.w.Cgroup == "" }
+
+// liveNamespaces are the network namespaces that a task is in, or that are mounted
+// somewhere, by inode.
+func liveNamespaces() map[uint64]bool {
+	live := map[uint64]bool{}
+	tasks, _ := filepath.Glob("/proc/[0-9]*/task/[0-9]*/ns/net")
+	for _, p := range tasks {
+		var st unix.Stat_t
+		if unix.Stat(p, &st) == nil {
+			live[st.Ino] = true
+		}
+	}
+	b, _ := os.ReadFile("/proc/self/mountinfo")
+	for l := range strings.Lines(string(b)) {
+		// ... net:[4026532281] /run/netns/a ... - nsfs nsfs rw
+		if _, rest, ok := strings.Cut(l, " net:["); ok {
+			var ino uint64
+			for _, c := range rest {
+				if c < '0' || c > '9' {
+					break
+				}
+				ino = ino*10 + uint64(c-'0')
+			}
+			live[ino] = true
+		}
+	}
+	return live
+}
+
+// watchPaths sends when a namespace may have come or gone at one of the workloads'
+// paths. Without inotify the sweep does.
+func (a *Agent) watchPaths(ctx context.Context) <-chan struct{} {
+	events := make(chan struct{}, 1)
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		a.log.Warn("watch namespaces: workloads are seen within seconds only", "error", err)
+		return events
+	}
+	f := os.NewFile(uintptr(fd), "inotify")
+	context.AfterFunc(ctx, func() { f.Close() })
+	a.mu.Lock()
+	dirs := map[string]bool{"/run/netns": true}
+	for _, w := range a.wanted {
+		if w.PID == 0 {
+			dirs[filepath.Dir(w.path(a.cfg.CgroupRoot))] = true
+		}
+	}
+	a.mu.Unlock()
+	for d := range dirs {
+		// Attributes change when something is mounted on a file there.
+		unix.InotifyAddWatch(fd, d, unix.IN_CREATE|unix.IN_DELETE|unix.IN_MOVED_TO|unix.IN_MOVED_FROM|unix.IN_ATTRIB|unix.IN_CLOSE_WRITE)
+	}
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			if _, err := f.Read(buf); err != nil {
+				return
+			}
+			select {
+			case events <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return events
+}

@@ -1,0 +1,233 @@
+//go:build linux
+
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/l7rules"
+	"github.com/weir-proxy/weir/l7rules/flow"
+	"github.com/weir-proxy/weir/redirect"
+)
+
+// SetPolicies puts policies in force in place of those before. On an error nothing
+// has changed. changed names the documents that came, went or differ.
+func (a *Agent) SetPolicies(list []*l7rules.Policy) (changed []string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	compiled, err := a.compile(list)
+	if err != nil {
+		return nil, err
+	}
+	changed = difference(a.policies, list)
+	a.policies = list
+	a.revision++
+	return changed, a.apply(compiled)
+}
+
+// compile resolves policies for every workload there is. The caller holds a.mu.
+func (a *Agent) compile(list []*l7rules.Policy) (map[string]*l7rules.EndpointPolicy, error) {
+	compiled := map[string]*l7rules.EndpointPolicy{}
+	for _, e := range a.endpoints() {
+		key := e.w.Labels.String()
+		if compiled[key] != nil {
+			continue
+		}
+		p, err := l7rules.Compile(list, e.w.Labels)
+		if err != nil {
+			return nil, fmt.Errorf("resolve policies for %s: %w", e.w.Name, err)
+		}
+		compiled[key] = p
+	}
+	return compiled, nil
+}
+
+// endpoints are all that the kernel knows of. The caller holds a.mu.
+func (a *Agent) endpoints() []*endpoint {
+	list := slices.Clone(a.dying)
+	for _, e := range a.active {
+		list = append(list, e)
+	}
+	return list
+}
+
+// apply brings the kernel to what the policies say to the peers there are now. New
+// peers have their rows before an address leads to them, and peers that go keep
+// theirs until none does. The caller holds a.mu.
+func (a *Agent) apply(compiled map[string]*l7rules.EndpointPolicy) error {
+	old := a.prefixes
+	a.prefixes = map[netip.Prefix]identity.ID{}
+	for _, p := range compiled {
+		for _, dir := range []flow.Direction{flow.Egress, flow.Ingress} {
+			for _, prefix := range p.Prefixes(dir) {
+				if _, ok := a.prefixes[prefix]; ok {
+					continue
+				}
+				id, ok := old[prefix]
+				if !ok {
+					id = a.nextLocal
+					a.nextLocal++
+				}
+				a.prefixes[prefix] = id
+			}
+		}
+	}
+	peers := a.peers()
+	both := a.peers()
+	gone := false
+	for prefix, id := range old {
+		if _, ok := a.prefixes[prefix]; !ok {
+			both[id] = l7rules.Peer{ID: id, Prefix: prefix}
+			gone = true
+		}
+	}
+	if err := a.write(compiled, both); err != nil {
+		return err
+	}
+	list := worldPrefixes()
+	for prefix, id := range a.prefixes {
+		list = append(list, redirect.PeerPrefix{Prefix: prefix, Identity: id})
+	}
+	if err := a.kernel.SetPrefixes(list); err != nil {
+		return err
+	}
+	if gone {
+		return a.write(compiled, peers)
+	}
+	return nil
+}
+
+// peers are all that the kernel can tell apart. The caller holds a.mu.
+func (a *Agent) peers() map[identity.ID]l7rules.Peer {
+	peers := entityPeers()
+	_, labels := a.ids.All()
+	for id, ls := range labels {
+		peers[id] = l7rules.Peer{ID: id, Labels: ls}
+	}
+	for prefix, id := range a.prefixes {
+		peers[id] = l7rules.Peer{ID: id, Prefix: prefix}
+	}
+	return peers
+}
+
+func (a *Agent) write(compiled map[string]*l7rules.EndpointPolicy, peers map[identity.ID]l7rules.Peer) error {
+	kernel := map[string]redirect.Policy{}
+	for _, e := range a.endpoints() {
+		key := e.w.Labels.String()
+		v := &verdicts{policy: compiled[key], peers: peers, audit: a.cfg.Audit}
+		p, ok := kernel[key]
+		if !ok {
+			p = v.kernel()
+			kernel[key] = p
+		}
+		e.verdicts.Store(v)
+		if e.kernel == nil {
+			continue // about to be added
+		}
+		if err := e.kernel.SetPolicy(p); err != nil {
+			return fmt.Errorf("put policy of %s in force: %w", e.w.Name, err)
+		}
+	}
+	return nil
+}
+
+// refresh resolves the policies anew, for other workloads or addresses than before.
+// The caller holds a.mu.
+func (a *Agent) refresh() error {
+	compiled, err := a.compile(a.policies)
+	if err != nil {
+		return err
+	}
+	return a.apply(compiled)
+}
+
+// SetAddresses replaces the declared addresses.
+func (a *Agent) SetAddresses(list []Address) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	old := a.declared
+	a.declared = nil
+	for _, d := range list {
+		id, err := a.ids.Acquire(d.Labels)
+		if err != nil {
+			return err
+		}
+		a.declared = append(a.declared, id)
+	}
+	a.addresses = list
+	for _, id := range old {
+		a.ids.Release(id)
+	}
+	if err := a.refresh(); err != nil {
+		return err
+	}
+	return a.syncAddresses()
+}
+
+func (a *Agent) onAddrs() {
+	select {
+	case a.moved <- struct{}{}:
+	default:
+	}
+}
+
+// syncAddresses tells the kernel at which addresses endpoints and declared peers
+// are reached. An address of two is nobody's, and refused where rules hold. The
+// caller holds a.mu.
+func (a *Agent) syncAddresses() error {
+	ids := map[netip.Prefix]identity.ID{}
+	for i, d := range a.addresses {
+		for _, p := range d.CIDRs {
+			ids[p.Masked()] = a.declared[i]
+		}
+	}
+	owned := map[netip.Prefix]identity.ID{}
+	for _, e := range a.active {
+		if e.kernel == nil {
+			continue
+		}
+		for _, p := range e.kernel.Addrs() {
+			if id, ok := owned[p]; ok && id != e.identity {
+				owned[p] = identity.Unknown
+				continue
+			}
+			owned[p] = e.identity
+		}
+	}
+	for p, id := range owned {
+		ids[p] = id
+	}
+	list := make([]redirect.PeerPrefix, 0, len(ids))
+	for p, id := range ids {
+		list = append(list, redirect.PeerPrefix{Prefix: p, Identity: id})
+	}
+	return a.kernel.SetAddresses(list)
+}
+
+// difference names the documents that two sets do not share.
+func difference(old, list []*l7rules.Policy) []string {
+	count := map[string]int{}
+	text := func(p *l7rules.Policy) string { return p.FullName() + " " + fmt.Sprintf("%+v", *p) }
+	names := map[string]string{}
+	for _, p := range old {
+		k := text(p)
+		count[k]--
+		names[k] = p.FullName()
+	}
+	for _, p := range list {
+		k := text(p)
+		count[k]++
+		names[k] = p.FullName()
+	}
+	var changed []string
+	for k, n := range count {
+		if n != 0 && !slices.Contains(changed, names[k]) {
+			changed = append(changed, names[k])
+		}
+	}
+	slices.Sort(changed)
+	return changed
+}

@@ -1,0 +1,226 @@
+//go:build linux
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/l7rules"
+	"github.com/weir-proxy/weir/redirect"
+)
+
+// Workload is what becomes an endpoint: the processes of a network namespace or of a
+// cgroup.
+type Workload struct {
+	Name   string          // "namespace/name", unique
+	Labels identity.Labels // its namespace's included
+	// One of these names it.
+	Netns  string // path of a network namespace
+	PID    int    // the network namespace of that process
+	Cgroup string // path below the cgroup root, such as /system.slice/orders.service
+	// Unconfined allows it to have processes that can change packets after every
+	// socket hook: CAP_NET_ADMIN, CAP_NET_RAW or CAP_BPF in its namespace.
+	Unconfined bool
+}
+
+// same reports whether nothing has to be done to make one of the other.
+func (w Workload) same(o Workload) bool {
+	return w.Name == o.Name && w.Labels.Equal(o.Labels) && w.Netns == o.Netns && w.PID == o.PID && w.Cgroup == o.Cgroup &&
+		w.Unconfined == o.Unconfined
+}
+
+// path is where its handle is, whose inode says which one it is.
+func (w Workload) path(cgroupRoot string) string {
+	switch {
+	case w.Cgroup != "":
+		return filepath.Join(cgroupRoot, w.Cgroup)
+	case w.PID != 0:
+		return "/proc/" + strconv.Itoa(w.PID) + "/ns/net"
+	}
+	return w.Netns
+}
+
+// endpoint is a workload that is there.
+type endpoint struct {
+	w        Workload
+	id       uint32
+	identity identity.ID
+	handle   uint64 // inode of the namespace or cgroup
+	kernel   *redirect.Endpoint
+	verdicts atomic.Pointer[verdicts]
+	missed   int // sweeps in a row that found nobody
+}
+
+// SetWorkloads replaces the workloads. One that is not there yet is waited for. An
+// error names those that could not be put under policy; they are tried again.
+func (a *Agent) SetWorkloads(list []Workload) error {
+	wanted := make(map[string]Workload, len(list))
+	for _, w := range list {
+		if _, ok := wanted[w.Name]; ok {
+			return fmt.Errorf("workload %s: there are two of that name", w.Name)
+		}
+		if err := w.check(); err != nil {
+			return err
+		}
+		wanted[w.Name] = w
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.wanted = wanted
+	return a.reconcile()
+}
+
+func (w Workload) check() error {
+	n := 0
+	for _, set := range []bool{w.Netns != "", w.PID != 0, w.Cgroup != ""} {
+		if set {
+			n++
+		}
+	}
+	if n != 1 {
+		return fmt.Errorf("workload %s: give one of netns, pid and cgroup", w.Name)
+	}
+	return nil
+}
+
+// handle returns the inode of a workload's namespace or cgroup; 0 if it is not there.
+func (a *Agent) handle(w Workload) (uint64, error) {
+	fi, err := os.Stat(w.path(a.cfg.CgroupRoot))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look at workload %s: %w", w.Name, err)
+	}
+	return fi.Sys().(*syscall.Stat_t).Ino, nil
+}
+
+// reconcile makes what is in force what is wanted and there. The caller holds a.mu.
+func (a *Agent) reconcile() error {
+	var errs []error
+	var come []*endpoint
+	went := false
+	for name, e := range a.active {
+		w, ok := a.wanted[name]
+		handle, err := a.handle(e.w)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		switch {
+		case ok && w.same(e.w) && handle == e.handle:
+			continue
+		case handle != e.handle && a.cfgHasTasks(e):
+			// Its path is gone, or another's now, but processes of it live on.
+			a.dying = append(a.dying, e)
+			delete(a.active, name)
+			a.log.Info("workload is going", "workload", name)
+		default:
+			delete(a.active, name)
+			errs = append(errs, a.drop(e))
+			a.log.Info("workload went", "workload", name)
+		}
+		went = true
+	}
+	a.refused = map[string]string{}
+	handles := map[uint64]string{}
+	for name, e := range a.active {
+		handles[e.handle] = name
+	}
+	for name, w := range a.wanted {
+		if a.active[name] != nil {
+			continue
+		}
+		handle, err := a.handle(w)
+		if err != nil {
+			errs = append(errs, err)
+			a.refused[name] = err.Error()
+			continue
+		}
+		if handle == 0 {
+			continue // waited for
+		}
+		if other, ok := handles[handle]; ok {
+			err := fmt.Errorf("workload %s: it is the namespace or cgroup of %s", name, other)
+			a.refused[name] = err.Error()
+			errs = append(errs, err)
+			continue
+		}
+		handles[handle] = name
+		e := &endpoint{w: w, handle: handle}
+		if e.identity, err = a.ids.Acquire(w.Labels); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		a.nextID++
+		e.id = a.nextID
+		come = append(come, e)
+	}
+	for _, e := range come {
+		a.active[e.w.Name] = e
+		a.byID[e.id] = e
+	}
+	if len(come) == 0 && !went {
+		return errors.Join(errs...)
+	}
+	// Peers may have come or gone, so everybody's policy is resolved again; that of
+	// newcomers is there before they are.
+	if err := a.refresh(); err != nil {
+		errs = append(errs, err)
+		a.denyUnresolved(come)
+	}
+	for _, e := range come {
+		if err := a.add(e); err != nil {
+			errs = append(errs, err)
+			a.refused[e.w.Name] = err.Error()
+			delete(a.active, e.w.Name)
+			errs = append(errs, a.drop(e))
+		}
+	}
+	errs = append(errs, a.syncAddresses())
+	return errors.Join(errs...)
+}
+
+// denyUnresolved gives newcomers whose policy cannot be resolved one that denies
+// everything.
+func (a *Agent) denyUnresolved(come []*endpoint) {
+	for _, e := range come {
+		if e.verdicts.Load() == nil {
+			e.verdicts.Store(&verdicts{policy: l7rules.DenyAll(), peers: entityPeers()})
+		}
+	}
+}
+
+func (a *Agent) add(e *endpoint) error {
+	cfg := redirect.EndpointConfig{ID: e.id, Identity: e.identity}
+	path := e.w.path(a.cfg.CgroupRoot)
+	if e.w.Cgroup != "" {
+		cfg.Cgroup, cfg.CgroupDir = e.handle, path
+	} else {
+		cfg.Netns = path
+	}
+	var err error
+	if e.kernel, err = a.kernel.AddEndpoint(cfg, e.verdicts.Load().kernel()); err != nil {
+		return fmt.Errorf("put workload %s under policy: %w", e.w.Name, err)
+	}
+	a.log.Info("workload is under policy", "workload", e.w.Name, "endpoint", e.id, "identity", e.identity)
+	return nil
+}
+
+// drop takes an endpoint out of force. The caller holds a.mu.
+func (a *Agent) drop(e *endpoint) error {
+	delete(a.byID, e.id)
+	a.ids.Release(e.identity)
+	if e.kernel == nil {
+		return nil
+	}
+	return e.kernel.Remove()
+}
