@@ -85,6 +85,8 @@ func handle(ctx context.Context, s *proxy.Session, l limits) error {
 // readRequest reads until one request's head is whole and parsed. It stays
 // unconsumed at the beginning of c.in, where c.req points into.
 func (c *conn) readRequest() error {
+	c.req.trim()
+	c.resp.trim()
 	if c.up == nil && c.in.Len() == 0 {
 		c.setDeadline(c.limits.idle)
 	}

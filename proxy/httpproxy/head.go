@@ -11,6 +11,8 @@ import (
 const (
 	maxHead   = 64 << 10
 	maxFields = 128
+	// keptFields is for how many fields a connection keeps memory between messages.
+	keptFields = 32
 )
 
 // head is what a request's and a response's head have in common: header fields
@@ -56,6 +58,13 @@ const (
 	teField
 	trailerField
 )
+
+// trim gives back the memory of an uncommonly long head.
+func (h *head) trim() {
+	if cap(h.lines) > keptFields {
+		h.lines, h.fields = nil, nil
+	}
+}
 
 // parseFields reads header fields from b[i:] up to the empty line that ends
 // them (RFC 9112, section 5). It returns the offset behind that line, or errMore
