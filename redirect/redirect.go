@@ -237,6 +237,32 @@ func (d *Datapath) keep(name string, l link.Link) error {
 	return nil
 }
 
+// Counters are of what has gone wrong in the kernel since Open.
+type Counters struct {
+	EventsLost    uint64 // decisions whose event found the ring buffer full
+	FlowsFull     uint64 // connections refused because there was no room for their flow
+	ListeningFull uint64 // listening sockets that are not known, and refuse what is judged
+}
+
+// Counters reads the kernel's counters.
+func (d *Datapath) Counters() (Counters, error) {
+	var c Counters
+	for i, v := range map[bpf.WeirCounter]*uint64{
+		bpf.WeirCounterCOUNT_EVENTS_LOST:    &c.EventsLost,
+		bpf.WeirCounterCOUNT_FLOWS_FULL:     &c.FlowsFull,
+		bpf.WeirCounterCOUNT_LISTENING_FULL: &c.ListeningFull,
+	} {
+		var perCPU []uint64
+		if err := d.objs.Counters.Lookup(uint32(i), &perCPU); err != nil {
+			return Counters{}, fmt.Errorf("read counters: %w", err)
+		}
+		for _, n := range perCPU {
+			*v += n
+		}
+	}
+	return c, nil
+}
+
 // Refuse closes the proxy's listeners for good: whatever would have come to the
 // proxy is refused by the kernel from now on. For a proxy that cannot go on.
 func (d *Datapath) Refuse() {
