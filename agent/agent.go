@@ -55,6 +55,7 @@ type Agent struct {
 	mu        sync.Mutex
 	policies  []*l7rules.Policy
 	revision  int
+	applied   time.Time
 	addresses []Address
 	declared  []identity.ID // of addresses, held in ids
 	wanted    map[string]Workload

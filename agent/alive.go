@@ -56,6 +56,11 @@ func (a *Agent) sweep() bool {
 	if err := a.reconcile(); err != nil {
 		a.log.Error("look after workloads", "error", err)
 	}
+	if a.weighAgain() {
+		if err := a.refresh(); err != nil {
+			a.log.Error("put policies in force", "error", err)
+		}
+	}
 	if err := a.kernel.Resync(); err != nil {
 		a.log.Error("look after listening sockets", "error", err)
 	}
@@ -84,9 +89,9 @@ func (a *Agent) sweep() bool {
 	return len(a.dying) > 0
 }
 
-// cfgHasTasks reports whether somebody of an endpoint whose path is gone may live on.
+// mayLiveOn reports whether somebody of an endpoint whose path is gone may live on.
 // A cgroup that is gone held nobody.
-func (a *Agent) cfgHasTasks(e *endpoint) bool { return e.w.Cgroup == "" }
+func mayLiveOn(e *endpoint) bool { return e.w.Cgroup == "" }
 
 // liveNamespaces are the network namespaces that a task is in, or that are mounted
 // somewhere, by inode.

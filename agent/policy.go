@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/weir-proxy/weir/identity"
 	"github.com/weir-proxy/weir/l7rules"
@@ -25,6 +26,7 @@ func (a *Agent) SetPolicies(list []*l7rules.Policy) (changed []string, err error
 	changed = difference(a.policies, list)
 	a.policies = list
 	a.revision++
+	a.applied = time.Now()
 	return changed, a.apply(compiled)
 }
 
@@ -118,6 +120,9 @@ func (a *Agent) write(compiled map[string]*l7rules.EndpointPolicy, peers map[ide
 	for _, e := range a.endpoints() {
 		key := e.w.Labels.String()
 		v := &verdicts{policy: compiled[key], peers: peers, audit: a.cfg.Audit}
+		if e.cut {
+			key, v = "", &verdicts{policy: l7rules.DenyAll(), peers: peers}
+		}
 		p, ok := kernel[key]
 		if !ok {
 			p = v.kernel()

@@ -15,6 +15,7 @@ import (
 	"github.com/weir-proxy/weir/identity"
 	"github.com/weir-proxy/weir/l7rules"
 	"github.com/weir-proxy/weir/redirect"
+	"golang.org/x/sys/unix"
 )
 
 // Workload is what becomes an endpoint: the processes of a network namespace or of a
@@ -56,7 +57,9 @@ type endpoint struct {
 	handle   uint64 // inode of the namespace or cgroup
 	kernel   *redirect.Endpoint
 	verdicts atomic.Pointer[verdicts]
-	missed   int // sweeps in a row that found nobody
+	missed   int    // sweeps in a row that found nobody
+	powers   powers // what its processes could do to its namespace
+	cut      bool   // refused for that: everything is denied
 }
 
 // SetWorkloads replaces the workloads. One that is not there yet is waited for. An
@@ -93,14 +96,27 @@ func (w Workload) check() error {
 
 // handle returns the inode of a workload's namespace or cgroup; 0 if it is not there.
 func (a *Agent) handle(w Workload) (uint64, error) {
-	fi, err := os.Stat(w.path(a.cfg.CgroupRoot))
+	f, err := os.Open(w.path(a.cfg.CgroupRoot))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, fmt.Errorf("look at workload %s: %w", w.Name, err)
 	}
-	return fi.Sys().(*syscall.Stat_t).Ino, nil
+	defer f.Close()
+	var fsys unix.Statfs_t
+	var st unix.Stat_t
+	if err := errors.Join(unix.Fstatfs(int(f.Fd()), &fsys), unix.Fstat(int(f.Fd()), &st)); err != nil {
+		return 0, fmt.Errorf("look at workload %s: %w", w.Name, err)
+	}
+	want := int64(unix.NSFS_MAGIC)
+	if w.Cgroup != "" {
+		want = unix.CGROUP2_SUPER_MAGIC
+	}
+	if fsys.Type != want { // the file that a namespace is mounted on, before it is or after
+		return 0, nil
+	}
+	return st.Ino, nil
 }
 
 // reconcile makes what is in force what is wanted and there. The caller holds a.mu.
@@ -118,7 +134,7 @@ func (a *Agent) reconcile() error {
 		switch {
 		case ok && w.same(e.w) && handle == e.handle:
 			continue
-		case handle != e.handle && a.cfgHasTasks(e):
+		case handle != e.handle && mayLiveOn(e):
 			// Its path is gone, or another's now, but processes of it live on.
 			a.dying = append(a.dying, e)
 			delete(a.active, name)
@@ -131,6 +147,11 @@ func (a *Agent) reconcile() error {
 		went = true
 	}
 	a.refused = map[string]string{}
+	for name, e := range a.active {
+		if e.cut {
+			a.refused[name] = e.powers.String()
+		}
+	}
 	handles := map[uint64]string{}
 	for name, e := range a.active {
 		handles[e.handle] = name
@@ -171,6 +192,7 @@ func (a *Agent) reconcile() error {
 	if len(come) == 0 && !went {
 		return errors.Join(errs...)
 	}
+	errs = append(errs, a.weigh(come))
 	// Peers may have come or gone, so everybody's policy is resolved again; that of
 	// newcomers is there before they are.
 	if err := a.refresh(); err != nil {
@@ -187,6 +209,53 @@ func (a *Agent) reconcile() error {
 	}
 	errs = append(errs, a.syncAddresses())
 	return errors.Join(errs...)
+}
+
+// weigh cuts off newcomers whose processes could get past us, unless the
+// configuration knows. Those who come to such powers later are only warned about: an
+// operator who looks into a namespace as root must not stop what runs there. The
+// caller holds a.mu.
+func (a *Agent) weigh(come []*endpoint) error {
+	if len(come) == 0 {
+		return nil
+	}
+	var errs []error
+	all := powersByNamespace()
+	for _, e := range come {
+		if e.w.Cgroup != "" {
+			continue
+		}
+		if e.powers = all[e.handle]; len(e.powers) > 0 && !e.w.Unconfined {
+			e.cut = true
+			err := fmt.Errorf("workload %s: %s: everything is denied to it; take them from it, or name it `unconfined: true`", e.w.Name, e.powers)
+			errs = append(errs, err)
+			a.refused[e.w.Name] = err.Error()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// weighAgain looks at the processes of all workloads, and reports whether somebody's
+// verdict changes with that. The caller holds a.mu.
+func (a *Agent) weighAgain() bool {
+	all := powersByNamespace()
+	changed := false
+	for name, e := range a.active {
+		if e.w.Cgroup != "" {
+			continue
+		}
+		p := all[e.handle]
+		if len(p) > len(e.powers) && !e.w.Unconfined && !e.cut {
+			a.log.Warn("workload is not confined: "+p.String(), "workload", name)
+		}
+		e.powers = p
+		if e.cut && len(p) == 0 {
+			a.log.Info("workload is confined now, and judged by its policies", "workload", name)
+			e.cut, changed = false, true
+			delete(a.refused, name)
+		}
+	}
+	return changed
 }
 
 // denyUnresolved gives newcomers whose policy cannot be resolved one that denies

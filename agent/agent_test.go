@@ -1,0 +1,638 @@
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/weir-proxy/weir/agent/internal/cgroup"
+	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/l7rules"
+	"github.com/weir-proxy/weir/l7rules/cnp"
+	"github.com/weir-proxy/weir/l7rules/flow"
+	"golang.org/x/sys/unix"
+)
+
+// TestMain is also a web server and a client, for the processes of workloads.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 {
+		switch os.Args[1] {
+		case "serve":
+			serve(os.Args[2])
+			return
+		case "get":
+			get(os.Args[2], os.Args[3])
+			return
+		}
+	}
+	code := m.Run()
+	if copied.path != "" {
+		os.RemoveAll(filepath.Dir(copied.path))
+	}
+	os.Exit(code)
+}
+
+// serve answers every request with its method, path and client.
+func serve(addr string) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("up")
+	http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %s from %s", r.Method, r.URL.Path, r.RemoteAddr)
+	}))
+}
+
+// get prints the status and body of one request, or why there is none.
+func get(method, url string) {
+	req, err := http.NewRequest(method, url, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	resp, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
+	if err != nil {
+		for _, known := range []string{"connection refused", "EOF", "reset"} {
+			if strings.Contains(err.Error(), known) {
+				fmt.Println(known)
+				return
+			}
+		}
+		fmt.Println(err)
+		return
+	}
+	body, _ := io.ReadAll(resp.Body)
+	fmt.Println(resp.StatusCode, strings.TrimSpace(string(body)))
+}
+
+func needKernel(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("WEIR_REQUIRE_KERNEL") == "1" {
+		t.Fatal("kernel tests need root")
+	}
+	t.Skip("kernel tests need root")
+}
+
+var serial atomic.Uint32
+
+// rig is an agent over namespaces joined by a bridge of veths.
+type rig struct {
+	t     *testing.T
+	a     *Agent
+	cg    string // every process of the test is below it
+	group string
+	root  *cgroup.Root
+
+	mu      sync.Mutex
+	records []flow.Record
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	needKernel(t)
+	root, err := cgroup.OpenRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	r := &rig{t: t, root: root, group: fmt.Sprintf("/weir-agent-test-%d-%d", os.Getpid(), serial.Add(1))}
+	r.cg = root.Path(r.group)
+	if err := os.Mkdir(r.cg, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		root.Kill(r.group, 5*time.Second)
+		removeTree(r.cg)
+	})
+	bpffs := t.TempDir()
+	if err := unix.Mount("bpf", bpffs, "bpf", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(bpffs, unix.MNT_DETACH) })
+	dir, err := os.Open(r.cg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	own, err := root.Of("self")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxyDir, err := root.Open(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxyDir.Close()
+	r.a, err = Start(Config{
+		Name: fmt.Sprintf("test-%d", serial.Add(1)), BPFFS: bpffs, Cgroup: dir, ProxyCgroup: proxyDir, CgroupRoot: root.Path("/"),
+		Sink: r.sink, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- r.a.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		if err := r.a.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+func removeTree(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			removeTree(filepath.Join(dir, e.Name()))
+		}
+	}
+	os.Remove(dir)
+}
+
+func (r *rig) sink(rec *flow.Record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := *rec
+	if rec.Request != nil {
+		c.Reason += " " + string(rec.Request.AppendText(nil))
+		c.Request = nil
+	}
+	r.records = append(r.records, c)
+}
+
+// take returns the records so far, and forgets them, when there are n.
+func (r *rig) take(n int) []flow.Record {
+	r.t.Helper()
+	var out []flow.Record
+	waitFor(r.t, fmt.Sprintf("%d records", n), func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if len(r.records) < n {
+			return false
+		}
+		out, r.records = r.records, nil
+		return true
+	})
+	return out
+}
+
+func waitFor(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !cond(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("timeout waiting for %s", what)
+		}
+	}
+}
+
+func (r *rig) policies(yaml string) []*l7rules.Policy {
+	r.t.Helper()
+	list, _, err := cnp.Parse("test.yaml", []byte(yaml))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return list
+}
+
+func (r *rig) setPolicies(yaml string) {
+	r.t.Helper()
+	if _, err := r.a.SetPolicies(r.policies(yaml)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func labels(t *testing.T, texts ...string) identity.Labels {
+	t.Helper()
+	ls, err := identity.Workload("", texts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ls
+}
+
+// namespace makes a network namespace at a path, with lo up.
+func namespace(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ns")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bindNamespace(t, path)
+	t.Cleanup(func() { unix.Unmount(path, unix.MNT_DETACH) })
+	return path
+}
+
+func bindNamespace(t *testing.T, path string) {
+	t.Helper()
+	inside(t, "", func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(lo)
+	})
+}
+
+// inside runs f on a thread of its own, in a namespace if path is not "".
+func inside(t *testing.T, path string, f func() error) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends
+		done <- func() error {
+			if path != "" {
+				fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+				if err != nil {
+					return err
+				}
+				defer unix.Close(fd)
+				if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+					return err
+				}
+			}
+			return f()
+		}()
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// join connects two namespaces by a veth, each with one address and a route to the
+// other's.
+func join(t *testing.T, a, b, addrA, addrB string, n int) {
+	t.Helper()
+	fb, err := os.Open(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fb.Close()
+	va, vb := fmt.Sprintf("va%d", n), fmt.Sprintf("vb%d", n)
+	inside(t, a, func() error {
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: va}, PeerName: vb, PeerNamespace: netlink.NsFd(int(fb.Fd()))})
+	})
+	for _, e := range []struct{ ns, dev, addr, peer string }{{a, va, addrA, addrB}, {b, vb, addrB, addrA}} {
+		inside(t, e.ns, func() error {
+			l, err := netlink.LinkByName(e.dev)
+			if err != nil {
+				return err
+			}
+			ad, err := netlink.ParseAddr(e.addr + "/32")
+			if err != nil {
+				return err
+			}
+			if err := netlink.AddrAdd(l, ad); err != nil {
+				return err
+			}
+			if err := netlink.LinkSetUp(l); err != nil {
+				return err
+			}
+			return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: &net.IPNet{IP: net.ParseIP(e.peer).To4(), Mask: net.CIDRMask(32, 32)}})
+		})
+	}
+}
+
+// command runs this binary in a namespace and cgroup, as nobody.
+func (r *rig) command(ns, cg string, args ...string) *exec.Cmd {
+	r.t.Helper()
+	dir, err := os.Open(cg)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { dir.Close() })
+	exe := binary(r.t)
+	cmd := exec.Command(exe, args...)
+	if ns != "" {
+		cmd = exec.Command("nsenter", append([]string{"--net=" + ns, "-S", "65534", "-G", "65534", exe}, args...)...)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	return cmd
+}
+
+// copied is a copy of the test binary that nobody may run.
+var copied struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+func binary(t *testing.T) string {
+	t.Helper()
+	copied.once.Do(func() {
+		dir, err := os.MkdirTemp("", "weir-agent-test")
+		if err == nil {
+			err = os.Chmod(dir, 0o755)
+		}
+		b, rerr := os.ReadFile("/proc/self/exe")
+		copied.path = filepath.Join(dir, "test")
+		copied.err = errors.Join(err, rerr, os.WriteFile(copied.path, b, 0o755))
+	})
+	if copied.err != nil {
+		t.Fatal(copied.err)
+	}
+	return copied.path
+}
+
+func (r *rig) serve(ns, cg, addr string) {
+	r.t.Helper()
+	cmd := r.command(ns, cg, "serve", addr)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	b := make([]byte, 100)
+	n, _ := out.Read(b)
+	if string(b[:n]) != "up\n" {
+		r.t.Fatalf("server: %s", b[:n])
+	}
+}
+
+func (r *rig) get(ns, cg, method, url string) string {
+	r.t.Helper()
+	out, err := r.command(ns, cg, "get", method, url).CombinedOutput()
+	if err != nil {
+		r.t.Fatalf("client: %v: %s", err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (r *rig) setWorkloads(list ...Workload) {
+	r.t.Helper()
+	if err := r.a.SetWorkloads(list); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+const frontendToServer = `
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: server}
+spec:
+  endpointSelector: {matchLabels: {app: server}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: frontend}}]
+    toPorts:
+    - ports: [{port: "8080", protocol: TCP}]
+      rules: {http: [{method: GET}]}
+`
+
+// Two namespaces: the server's policy knows the client by its socket.
+func TestTwoNamespaces(t *testing.T) {
+	r := newRig(t)
+	server, frontend, neighbour := namespace(t), namespace(t), namespace(t)
+	join(t, server, frontend, "10.98.0.1", "10.98.0.2", 1)
+	join(t, server, neighbour, "10.98.0.1", "10.98.0.3", 2)
+	r.setPolicies(frontendToServer)
+	r.setWorkloads(
+		Workload{Name: "default/server", Labels: labels(t, "app=server"), Netns: server},
+		Workload{Name: "default/frontend", Labels: labels(t, "app=frontend"), Netns: frontend},
+		Workload{Name: "default/neighbour", Labels: labels(t, "app=neighbour"), Netns: neighbour},
+	)
+	r.serve(server, r.cg, ":8080")
+	url := "http://10.98.0.1:8080/x"
+
+	if got := r.get(frontend, r.cg, "GET", url); !strings.HasPrefix(got, "200 GET /x from 10.98.0.2:") {
+		t.Errorf("frontend GET: %s", got)
+	}
+	if got := r.get(frontend, r.cg, "POST", url); got != "403 Access denied" {
+		t.Errorf("frontend POST: %s", got)
+	}
+	if got := r.get(neighbour, r.cg, "GET", url); got != "connection refused" {
+		t.Errorf("neighbour GET: %s", got)
+	}
+	// One record per side: the senders' are open.
+	for _, rec := range r.take(6) {
+		if rec.Direction != flow.Ingress {
+			continue
+		}
+		want := map[string]flow.Verdict{"default/frontend": flow.Forwarded, "default/neighbour": flow.Dropped}[rec.Source.Name]
+		if strings.Contains(rec.Reason, "POST") {
+			want = flow.Dropped
+		}
+		if rec.Verdict != want || rec.Destination.Name != "default/server" || rec.Source.Identity < 256 || rec.Source.PID == 0 {
+			t.Errorf("record %+v", rec)
+		}
+	}
+
+	// A policy that changes judges the next request.
+	r.setPolicies(strings.Replace(frontendToServer, "method: GET", "method: POST", 1))
+	if got := r.get(frontend, r.cg, "POST", url); !strings.HasPrefix(got, "200 POST") {
+		t.Errorf("after the change, POST: %s", got)
+	}
+	if got := r.get(frontend, r.cg, "GET", url); got != "403 Access denied" {
+		t.Errorf("after the change, GET: %s", got)
+	}
+	// One that cannot be resolved changes nothing: two kinds of request rules on one port.
+	if _, err := r.a.SetPolicies(unresolvable(r.policies(frontendToServer))); err == nil {
+		t.Error("a policy that contradicts itself was taken")
+	}
+	if got := r.get(frontend, r.cg, "POST", url); !strings.HasPrefix(got, "200 POST") {
+		t.Errorf("after the refused change, POST: %s", got)
+	}
+	s := r.a.Status()
+	if len(s.Endpoints) != 3 || s.Endpoints[2].State != Ready || !s.Endpoints[2].Ingress.Enforced {
+		t.Errorf("status %+v", s.Endpoints)
+	}
+}
+
+// unresolvable adds a rule of another protocol to the first one's port.
+func unresolvable(list []*l7rules.Policy) []*l7rules.Policy {
+	p := *list[0]
+	p.Name = "other"
+	p.Rules = slices.Clone(p.Rules)
+	p.Rules[0].Ports = slices.Clone(p.Rules[0].Ports)
+	p.Rules[0].Ports[0].Protocol = "kafka"
+	return append(list, &p)
+}
+
+// Both ends judge, in their own words, with one record each.
+func TestBothSides(t *testing.T) {
+	r := newRig(t)
+	server, frontend := namespace(t), namespace(t)
+	join(t, server, frontend, "10.98.0.1", "10.98.0.2", 1)
+	r.setPolicies(frontendToServer + `---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: frontend}
+spec:
+  endpointSelector: {matchLabels: {app: frontend}}
+  egress:
+  - toEndpoints: [{matchLabels: {app: server}}]
+    toPorts:
+    - ports: [{port: "8080", protocol: TCP}]
+      rules: {http: [{path: "/x"}]}
+`)
+	r.setWorkloads(
+		Workload{Name: "default/server", Labels: labels(t, "app=server"), Netns: server},
+		Workload{Name: "default/frontend", Labels: labels(t, "app=frontend"), Netns: frontend},
+	)
+	r.serve(server, r.cg, ":8080")
+	for _, tt := range []struct{ method, path, want string }{
+		{"GET", "/x", "200 GET /x from 10.98.0.2:"},
+		{"GET", "/y", "403 Access denied"},  // the sender's side
+		{"POST", "/x", "403 Access denied"}, // the receiver's
+	} {
+		if got := r.get(frontend, r.cg, tt.method, "http://10.98.0.1:8080"+tt.path); !strings.HasPrefix(got, tt.want) {
+			t.Errorf("%s %s: %s", tt.method, tt.path, got)
+		}
+	}
+	n := map[flow.Direction]int{}
+	for _, rec := range r.take(5) {
+		n[rec.Direction]++
+		if rec.Source.Name != "default/frontend" || rec.Destination.Name != "default/server" {
+			t.Errorf("record %+v", rec)
+		}
+	}
+	if n[flow.Egress] != 3 || n[flow.Ingress] != 2 {
+		t.Errorf("records by side: %v", n)
+	}
+}
+
+// Services of one namespace are told apart by their cgroups.
+func TestCgroups(t *testing.T) {
+	r := newRig(t)
+	dir := func(name string) string {
+		p := filepath.Join(r.cg, name)
+		if err := os.Mkdir(p, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	server, frontend, other := dir("server"), dir("frontend"), dir("other")
+	r.setPolicies(frontendToServer)
+	r.setWorkloads(
+		Workload{Name: "default/server", Labels: labels(t, "app=server"), Cgroup: r.group + "/server"},
+		Workload{Name: "default/frontend", Labels: labels(t, "app=frontend"), Cgroup: r.group + "/frontend"},
+	)
+	port := freePort(t)
+	policy := strings.Replace(frontendToServer, "8080", port, 1)
+	r.setPolicies(policy)
+	r.serve("", server, "127.0.0.1:"+port)
+	url := "http://127.0.0.1:" + port + "/x"
+	if got := r.get("", frontend, "GET", url); !strings.HasPrefix(got, "200 GET /x from 127.0.0.1:") {
+		t.Errorf("frontend: %s", got)
+	}
+	if got := r.get("", other, "GET", url); got != "connection refused" {
+		t.Errorf("a process that is no endpoint: %s", got)
+	}
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	return port
+}
+
+// A workload that goes leaves nothing; one that comes back is taken up again.
+func TestComeAndGo(t *testing.T) {
+	r := newRig(t)
+	path := filepath.Join(t.TempDir(), "ns")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := Workload{Name: "default/server", Labels: labels(t, "app=server"), Netns: path + "-later"}
+	r.setWorkloads(w)
+	if s := r.a.Status().Endpoints[0]; s.State != Waiting {
+		t.Errorf("before it comes: %+v", s)
+	}
+	w.Netns = path
+	for range 2 {
+		bindNamespace(t, path)
+		r.setWorkloads(w)
+		if s := r.a.Status().Endpoints[0]; s.State != Ready {
+			t.Fatalf("when it is there: %+v", s)
+		}
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "the workload to be forgotten", func() bool {
+			r.a.sweep()
+			r.a.mu.Lock()
+			defer r.a.mu.Unlock()
+			return len(r.a.byID) == 0
+		})
+	}
+}
+
+// A workload whose processes could get past us is cut off, unless the configuration
+// says that it knows.
+func TestUnconfined(t *testing.T) {
+	r := newRig(t)
+	ns := namespace(t)
+	cmd := exec.Command("nsenter", "--net="+ns, "sleep", "1000") // root, with every capability
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	w := Workload{Name: "default/server", Labels: labels(t, "app=server"), Netns: ns}
+	waitFor(t, "the process to be there", func() bool { return len(powersByNamespace()[inode(t, ns)]) > 0 })
+	err := r.a.SetWorkloads([]Workload{w})
+	if err == nil || !strings.Contains(err.Error(), "CAP_NET_ADMIN") || !strings.Contains(err.Error(), "unconfined: true") {
+		t.Errorf("refusal: %v", err)
+	}
+	if s := r.a.Status().Endpoints[0]; s.State != Refused {
+		t.Errorf("status %+v", s)
+	}
+	r.serve(ns, r.cg, ":8080")
+	if got := r.get(ns, r.cg, "GET", "http://192.0.2.1:8080/"); got != "connection refused" {
+		t.Errorf("it reaches others: %s", got)
+	}
+	w.Unconfined = true
+	r.setWorkloads(w)
+	if s := r.a.Status().Endpoints[0]; s.State != Unconfined {
+		t.Errorf("status %+v", s)
+	}
+}
+
+func inode(t *testing.T, path string) uint64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}
