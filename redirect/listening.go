@@ -6,9 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/cilium/ebpf"
@@ -35,9 +37,12 @@ type listenSocket struct {
 // seedListening tells the kernel who listens in this namespace already, and which
 // of them are endpoints' sockets. The caller holds d.mu.
 func (p *place) seedListening() error {
-	socks, err := p.listSockets()
-	if err != nil {
-		return err
+	socks := p.others(p.first)
+	if p.seeds != nil { // not the first endpoint here
+		var err error
+		if socks, err = p.listNow(); err != nil {
+			return err
+		}
 	}
 	if p.seeds == nil {
 		p.seeds = map[seed]bool{}
@@ -85,7 +90,7 @@ func (d *Datapath) Resync() error {
 }
 
 func (p *place) resync() error {
-	socks, err := p.listSockets()
+	socks, err := p.listNow()
 	if err != nil {
 		return err
 	}
@@ -114,16 +119,25 @@ func (p *place) forgetListening() error {
 	if !p.d.cfg.Ingress {
 		return nil
 	}
-	var k bpf.WeirLportKey
-	var v bpf.WeirLport
+	// In large steps: a namespace goes, and the map holds everybody's.
+	var cursor ebpf.MapBatchCursor
 	var mine []bpf.WeirLportKey
-	it := p.d.objs.Listening.Iterate()
-	for it.Next(&k, &v) {
-		if k.Netns == p.ns.cookie {
-			mine = append(mine, k)
+	keys, values := make([]bpf.WeirLportKey, listenBatch), make([]bpf.WeirLport, listenBatch)
+	for {
+		n, err := p.d.objs.Listening.BatchLookup(&cursor, keys, values, nil)
+		for _, k := range keys[:n] {
+			if k.Netns == p.ns.cookie {
+				mine = append(mine, k)
+			}
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read listening sockets: %w", err)
 		}
 	}
-	errs := []error{it.Err()}
+	var errs []error
 	for _, k := range mine {
 		if err := p.d.objs.Listening.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			errs = append(errs, err)
@@ -131,6 +145,10 @@ func (p *place) forgetListening() error {
 	}
 	return errors.Join(errs...)
 }
+
+// listenBatch is how many entries are read at a time; the kernel gives no bucket of
+// its table in part, so it must not be small.
+const listenBatch = 4096
 
 func lportKey(netns uint64, a netip.AddrPort) bpf.WeirLportKey {
 	k := bpf.WeirLportKey{Netns: netns, Port: uint32(a.Port())}
@@ -173,31 +191,34 @@ func (d *Datapath) belowEndpoint(id uint64) uint32 {
 	return 0
 }
 
-// listSockets asks sock_diag for the namespace's listening TCP sockets, the proxy's
-// own apart.
-func (p *place) listSockets() ([]listenSocket, error) {
+// listNow lists the listening sockets of the namespace, the proxy's own apart.
+func (p *place) listNow() ([]listenSocket, error) {
 	var list []listenSocket
-	err := p.ns.do(func() error {
-		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			socks, err := diag(family)
-			if err != nil {
-				return err
-			}
-			list = append(list, socks...)
-		}
-		return nil
+	err := p.ns.do(func() (err error) {
+		list, err = listSockets()
+		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("list listening sockets: %w", err)
-	}
-	own := p.ln.Addr().(interface{ AddrPort() netip.AddrPort }).AddrPort()
-	out := list[:0]
-	for _, s := range list {
-		if s.local.Port() != own.Port() {
-			out = append(out, s)
+	return p.others(list), err
+}
+
+// others are the sockets of a list but for the proxy's.
+func (p *place) others(list []listenSocket) []listenSocket {
+	own := uint16(p.ln.Addr().(*net.TCPAddr).Port)
+	return slices.DeleteFunc(slices.Clone(list), func(s listenSocket) bool { return s.local.Port() == own })
+}
+
+// listSockets asks sock_diag for the listening TCP sockets of the calling thread's
+// namespace.
+func listSockets() ([]listenSocket, error) {
+	var list []listenSocket
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		socks, err := diag(family)
+		if err != nil {
+			return nil, fmt.Errorf("list listening sockets: %w", err)
 		}
+		list = append(list, socks...)
 	}
-	return out, nil
+	return list, nil
 }
 
 // Attributes and layout of inet_diag (linux/inet_diag.h).

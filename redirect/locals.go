@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/weir-proxy/weir/identity"
@@ -23,8 +23,7 @@ const identitySelf identity.ID = 0xffffffff
 // namespace has them. For an endpoint in a cgroup they are the host's. For one that
 // is a namespace they are its own, and the node's addresses are the host's.
 type localAddrs struct {
-	e     *Endpoint
-	watch *addrWatch
+	e *Endpoint
 
 	mu   sync.Mutex
 	have map[netip.Prefix]identity.ID
@@ -57,9 +56,7 @@ func watchLocals(e *Endpoint) (*localAddrs, error) {
 		}
 		e.d.node = n
 	}
-	var err error
-	l.watch, err = watchAddrs(e.place.ns, e.d.cfg.Log, l.sync)
-	return l, err
+	return l, e.place.addrs.follow(l)
 }
 
 // sync writes the difference between the namespaces' addresses and the kernel's
@@ -105,9 +102,7 @@ func (l *localAddrs) sync(own []netip.Prefix) error {
 }
 
 func (l *localAddrs) close() error {
-	if l.watch != nil {
-		l.watch.close()
-	}
+	l.e.place.addrs.unfollow(l)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error
@@ -120,47 +115,50 @@ func (l *localAddrs) close() error {
 // nodeAddrs are the addresses of the namespace that the proxy itself is in, the
 // loopback apart.
 type nodeAddrs struct {
+	d     *Datapath
 	watch *addrWatch
 	mu    sync.Mutex
 	list  []netip.Prefix
 }
 
-// watchNode tells the endpoints that are namespaces of changes. Only one goroutine
-// adds endpoints at a time (Datapath.mu), so there is one.
+// watchNode tells the endpoints that are namespaces of changes.
 func watchNode(d *Datapath) (*nodeAddrs, error) {
-	n := &nodeAddrs{}
 	ns, err := openNamespace("")
 	if err != nil {
 		return nil, err
 	}
-	first := true
-	n.watch, err = watchAddrs(ns, d.cfg.Log, func(list []netip.Prefix) error {
-		n.mu.Lock()
-		n.list = nil
-		for _, p := range list {
-			if !p.Addr().IsLoopback() && !p.Addr().IsUnspecified() {
-				n.list = append(n.list, p)
-			}
+	n := &nodeAddrs{d: d}
+	if n.watch, err = watchAddrs(ns, d.cfg.Log); err != nil {
+		return nil, err
+	}
+	return n, n.watch.follow(n)
+}
+
+func (n *nodeAddrs) sync(list []netip.Prefix) error {
+	n.mu.Lock()
+	first := n.list == nil
+	n.list = []netip.Prefix{}
+	for _, p := range list {
+		if !p.Addr().IsLoopback() && !p.Addr().IsUnspecified() {
+			n.list = append(n.list, p)
 		}
-		n.mu.Unlock()
-		if first { // inside watchAddrs, and d.mu is held
-			first = false
-			return nil
-		}
-		d.mu.Lock()
-		var all []*localAddrs
-		for _, e := range d.endpoints {
-			if e.cfg.Cgroup == 0 {
-				all = append(all, e.locals)
-			}
-		}
-		d.mu.Unlock()
-		for _, l := range all {
-			l.watch.poke()
-		}
+	}
+	n.mu.Unlock()
+	if first { // by watchNode, whose caller holds d.mu; there is nobody to tell
 		return nil
-	})
-	return n, err
+	}
+	n.d.mu.Lock()
+	var all []*addrWatch
+	for _, p := range n.d.places {
+		if p.addrs != n.watch {
+			all = append(all, p.addrs)
+		}
+	}
+	n.d.mu.Unlock()
+	for _, w := range all {
+		w.update()
+	}
+	return nil
 }
 
 func (n *nodeAddrs) addrs() []netip.Prefix {
@@ -171,126 +169,105 @@ func (n *nodeAddrs) addrs() []netip.Prefix {
 
 func (n *nodeAddrs) close() { n.watch.close() }
 
-// addrWatch calls sync with the addresses local to a namespace, at first before
-// watchAddrs returns, and then whenever they change.
+// addrWatch tells its followers the addresses local to a namespace, and tells them
+// again whenever those may have changed.
 type addrWatch struct {
-	ns    namespace
-	log   *slog.Logger
-	sync  func([]netip.Prefix) error
-	stop  chan struct{}
-	again chan struct{}
-	wg    sync.WaitGroup
+	ns      namespace
+	log     *slog.Logger
+	changes *os.File // netlink socket that is told of routes; what it is told does not matter
+	wg      sync.WaitGroup
+
+	mu        sync.Mutex // one look at a time
+	list      []netip.Prefix
+	followers []follower
 }
 
-func watchAddrs(ns namespace, log *slog.Logger, sync func([]netip.Prefix) error) (*addrWatch, error) {
-	w := &addrWatch{ns: ns, log: log, sync: sync, stop: make(chan struct{}), again: make(chan struct{}, 1)}
-	updates, err := w.subscribe()
-	if err != nil {
-		close(w.stop)
+type follower interface{ sync([]netip.Prefix) error }
+
+// watchAddrs begins to watch ns, which the calling thread is in.
+func watchAddrs(ns namespace, log *slog.Logger) (*addrWatch, error) {
+	w := &addrWatch{ns: ns, log: log}
+	// Told first, looked second: nothing falls between.
+	var err error
+	if w.changes, err = routeChanges(); err != nil {
+		return nil, fmt.Errorf("watch local addresses: %w", err)
+	}
+	if w.list, err = localPrefixes(); err != nil {
+		w.changes.Close()
 		return nil, err
 	}
-	w.wg.Go(func() { w.follow(updates) })
+	w.wg.Go(w.run)
 	return w, nil
 }
 
-// subscribe returns a channel that says when to look again, after a first look:
-// nothing falls between. It closes when the kernel lost track of what to tell, or
-// the watch was stopped.
-func (w *addrWatch) subscribe() (<-chan netlink.RouteUpdate, error) {
-	updates := make(chan netlink.RouteUpdate, 64)
-	err := w.ns.do(func() error { // the socket stays in the namespace of the thread that opens it
-		return netlink.RouteSubscribeWithOptions(updates, w.stop, netlink.RouteSubscribeOptions{
-			ErrorCallback: func(err error) {
-				if !w.stopped() {
-					w.log.Warn("watch local addresses", "error", err)
-				}
-			},
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("watch local addresses: %w", err)
-	}
-	return updates, w.look()
+// follow tells f, now and from now on.
+func (w *addrWatch) follow(f follower) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.followers = append(w.followers, f)
+	return f.sync(w.list)
 }
 
-func (w *addrWatch) look() error {
-	list, err := localPrefixes(w.ns)
-	if err != nil {
-		return err
-	}
-	return w.sync(list)
+func (w *addrWatch) unfollow(f follower) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.followers = slices.DeleteFunc(w.followers, func(g follower) bool { return g == f })
 }
 
-func (w *addrWatch) stopped() bool {
-	select {
-	case <-w.stop:
-		return true
-	default:
-		return false
-	}
-}
-
-// resubscribe is how long a watch that broke waits before it is taken up again.
-const resubscribe = 100 * time.Millisecond
-
-func (w *addrWatch) follow(updates <-chan netlink.RouteUpdate) {
+func (w *addrWatch) run() {
+	buf := make([]byte, 512)
 	for {
-		select {
-		case <-w.stop:
-			for range updates { // until the subscription is gone
+		// ENOBUFS: something was lost. That is a change too.
+		if _, err := w.changes.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			if !errors.Is(err, os.ErrClosed) {
+				w.log.Error("watch local addresses: changes are not seen any more", "error", err)
 			}
 			return
-		case <-w.again:
-		case _, ok := <-updates:
-			if !ok {
-				updates = w.takeUp()
-				if updates == nil {
-					return
-				}
-				continue
-			}
-			for len(updates) > 0 {
-				<-updates
-			}
 		}
-		if err := w.look(); err != nil && !w.stopped() {
-			w.log.Error("update local addresses", "error", err)
-		}
+		w.update()
 	}
 }
 
-// takeUp subscribes anew; nil after the watch was stopped.
-func (w *addrWatch) takeUp() <-chan netlink.RouteUpdate {
-	for {
-		select {
-		case <-w.stop:
-			return nil
-		case <-time.After(resubscribe):
-		}
-		updates, err := w.subscribe()
+// update looks at the addresses again.
+func (w *addrWatch) update() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	err := w.ns.do(func() (err error) {
+		w.list, err = localPrefixes()
+		return err
+	})
+	for _, f := range w.followers {
 		if err == nil {
-			return updates
+			err = f.sync(w.list)
 		}
+	}
+	if err != nil {
 		w.log.Error("update local addresses", "error", err)
 	}
 }
 
-// poke has the addresses looked at again.
-func (w *addrWatch) poke() {
-	select {
-	case w.again <- struct{}{}:
-	default:
-	}
-}
-
 func (w *addrWatch) close() {
-	close(w.stop)
+	w.changes.Close()
 	w.wg.Wait()
 }
 
-// localPrefixes reads the namespace's table of local routes, which is what Linux
-// itself asks whether an address is its own.
-func localPrefixes(ns namespace) ([]netip.Prefix, error) {
+// routeChanges opens a socket that becomes readable when a route of the namespace
+// changes (rtnetlink(7)).
+func routeChanges() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE}); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "rtnetlink"), nil
+}
+
+// localPrefixes reads the table of local routes of the calling thread's namespace,
+// which is what Linux itself asks whether an address is its own.
+func localPrefixes() ([]netip.Prefix, error) {
 	list := []netip.Prefix{
 		// connect() to the unspecified address means the loopback.
 		netip.MustParsePrefix("0.0.0.0/32"),
@@ -298,26 +275,23 @@ func localPrefixes(ns namespace) ([]netip.Prefix, error) {
 		netip.MustParsePrefix("127.0.0.0/8"),
 		netip.MustParsePrefix("::1/128"),
 	}
-	err := ns.do(func() error {
-		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if err != nil {
-			return err
-		}
-		defer h.Close()
-		rs, err := h.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
-		for _, r := range rs {
-			if r.Dst == nil {
-				continue
-			}
-			if a, ok := netip.AddrFromSlice(r.Dst.IP); ok {
-				ones, _ := r.Dst.Mask.Size()
-				list = append(list, netip.PrefixFrom(a.Unmap(), ones))
-			}
-		}
-		return err
-	})
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("list local addresses: %w", err)
+	}
+	defer h.Close()
+	rs, err := h.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	if err != nil {
+		return nil, fmt.Errorf("list local addresses: %w", err)
+	}
+	for _, r := range rs {
+		if r.Dst == nil {
+			continue
+		}
+		if a, ok := netip.AddrFromSlice(r.Dst.IP); ok {
+			ones, _ := r.Dst.Mask.Size()
+			list = append(list, netip.PrefixFrom(a.Unmap(), ones))
+		}
 	}
 	return list, nil
 }

@@ -98,14 +98,26 @@ func taskIn(inode uint64) (path string, ok bool) {
 	return "", false
 }
 
+// inodeOf is the number of the network namespace behind a path, "" for this
+// process's own, for as long as it lives.
+func inodeOf(path string) (uint64, error) {
+	if path == "" {
+		path = "/proc/thread-self/ns/net"
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	return st.Ino, nil
+}
+
 func openNamespace(path string) (namespace, error) {
-	n := namespace{path: path}
-	err := n.do(func() (err error) {
-		var st unix.Stat_t
-		if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
-			return fmt.Errorf("read network namespace: %w", err)
-		}
-		n.inode = st.Ino
+	inode, err := inodeOf(path)
+	if err != nil {
+		return namespace{}, err
+	}
+	n := namespace{path: path, inode: inode}
+	err = n.do(func() (err error) {
 		n.cookie, err = netnsCookie()
 		return err
 	})

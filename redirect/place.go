@@ -26,7 +26,9 @@ type place struct {
 	ln    *net.TCPListener
 	steer *ebpf.Program
 	link  link.Link
-	seeds map[seed]bool // listening sockets that were there before us; under Datapath.mu
+	addrs *addrWatch     // of the namespace
+	first []listenSocket // who listened when we came
+	seeds map[seed]bool  // listening sockets that were there before us; under Datapath.mu
 	ctx   context.Context
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
@@ -35,17 +37,23 @@ type place struct {
 // openPlace returns the place of a namespace, opening it for its first endpoint.
 // The caller holds d.mu.
 func (d *Datapath) openPlace(path string) (*place, error) {
-	ns, err := openNamespace(path)
+	inode, err := inodeOf(path)
 	if err != nil {
 		return nil, err
 	}
-	if p := d.places[ns.cookie]; p != nil {
-		p.refs++
-		return p, nil
+	for _, p := range d.places { // which keep their namespaces, and so the numbers, alive
+		if p.ns.inode == inode {
+			p.refs++
+			return p, nil
+		}
 	}
-	p := &place{d: d, ns: ns, refs: 1}
+	p := &place{d: d, ns: namespace{path: path, inode: inode}, refs: 1}
 	p.ctx, p.stop = context.WithCancel(context.Background())
-	if err := p.listen(); err != nil {
+	if err := p.ns.do(p.enterFirst); err != nil {
+		p.close()
+		return nil, err
+	}
+	if err := p.publish(); err != nil {
 		p.close()
 		return nil, err
 	}
@@ -55,8 +63,25 @@ func (d *Datapath) openPlace(path string) (*place, error) {
 	}
 	p.wg.Add(1)
 	go p.accept()
-	d.places[ns.cookie] = p
+	d.places[p.ns.cookie] = p
 	return p, nil
+}
+
+// enterFirst does on one visit what is to be done inside.
+func (p *place) enterFirst() (err error) {
+	if p.ns.cookie, err = netnsCookie(); err != nil {
+		return err
+	}
+	if err := p.listen(); err != nil {
+		return fmt.Errorf("open listener: %w", err)
+	}
+	if p.addrs, err = watchAddrs(p.ns, p.d.cfg.Log); err != nil {
+		return err
+	}
+	if p.d.cfg.Ingress {
+		p.first, err = listSockets()
+	}
+	return err
 }
 
 // leave closes the place after its last endpoint. The caller holds d.mu.
@@ -77,6 +102,9 @@ func (p *place) close() error {
 		}
 	}
 	p.wg.Wait()
+	if p.addrs != nil {
+		p.addrs.close()
+	}
 	errs = append(errs, p.forgetListening())
 	if p.link != nil {
 		errs = append(errs, p.link.Unpin(), p.link.Close())
@@ -87,24 +115,24 @@ func (p *place) close() error {
 	return errors.Join(errs...)
 }
 
-// listen opens the listening socket inside the namespace and tells the kernel.
-// Its port is the kernel's choice and receives nothing itself: only what
-// sk_lookup assigns.
+// listen opens the listening socket; the caller is inside the namespace. Its port is
+// the kernel's choice and receives nothing itself: only what sk_lookup assigns.
 func (p *place) listen() error {
-	lc := net.ListenConfig{KeepAlive: -1} // clients are on this machine; a dead one closes
-	lc.SetMultipathTCP(false)             // a SOCKHASH takes no MPTCP socket
-	var ln net.Listener
-	err := p.ns.do(func() (err error) {
-		ln, err = lc.Listen(p.ctx, "tcp", "[::]:0") // dual-stack
-		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) {
-			ln, err = lc.Listen(p.ctx, "tcp4", "0.0.0.0:0")
-		}
-		return err
-	})
+	lc := net.ListenConfig{KeepAlive: -1}        // clients are on this machine; a dead one closes
+	lc.SetMultipathTCP(false)                    // a SOCKHASH takes no MPTCP socket
+	ln, err := lc.Listen(p.ctx, "tcp", "[::]:0") // dual-stack
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) {
+		ln, err = lc.Listen(p.ctx, "tcp4", "0.0.0.0:0")
+	}
 	if err != nil {
-		return fmt.Errorf("open listener: %w", err)
+		return err
 	}
 	p.ln = ln.(*net.TCPListener)
+	return nil
+}
+
+// publish tells the kernel of the listener.
+func (p *place) publish() error {
 	return control(p.ln, func(fd uintptr) error {
 		if err := p.d.objs.ProxyListeners.Put(uint32(fd), uint32(1)); err != nil {
 			return fmt.Errorf("mark the proxy's listener: %w", err)
@@ -121,10 +149,7 @@ func (p *place) listen() error {
 
 // attach loads the steering program for this namespace and attaches it.
 func (p *place) attach() error {
-	spec, err := bpf.LoadSteer()
-	if err != nil {
-		return fmt.Errorf("read embedded programs: %w", err)
-	}
+	spec := p.d.steer.Copy()
 	if err := spec.Variables[bpf.SteerVarNetnsCookie].Set(p.ns.cookie); err != nil {
 		return fmt.Errorf("set namespace cookie: %w", err)
 	}
@@ -134,7 +159,7 @@ func (p *place) attach() error {
 		}
 	}
 	var objs bpf.SteerObjects
-	err = spec.LoadAndAssign(&objs, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+	err := spec.LoadAndAssign(&objs, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		bpf.SteerMapByNetns:   p.d.objs.ByNetns,
 		bpf.SteerMapCounters:  p.d.objs.Counters,
 		bpf.SteerMapEndpoints: p.d.objs.Endpoints,

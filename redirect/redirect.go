@@ -62,6 +62,7 @@ type Datapath struct {
 	cfg    Config
 	objs   bpf.WeirObjects
 	pinDir string
+	steer  *ebpf.CollectionSpec // read once, loaded for each namespace
 	links  []link.Link
 	events *eventReader
 	conns  chan *Redirected
@@ -93,6 +94,9 @@ func Open(cfg Config) (_ *Datapath, err error) {
 	d.close = sync.OnceValue(d.detach)
 	spec, err := bpf.LoadWeir()
 	if err != nil {
+		return nil, fmt.Errorf("read embedded programs: %w", err)
+	}
+	if d.steer, err = bpf.LoadSteer(); err != nil {
 		return nil, fmt.Errorf("read embedded programs: %w", err)
 	}
 	if cfg.CutWithProxy {
