@@ -1,0 +1,90 @@
+//go:build linux
+
+package agent
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// many is how many namespaces a node is expected to hold.
+const many = 1000
+
+// rss is this process's resident memory, in bytes.
+func rss(t *testing.T) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.Fields(string(b))[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n * os.Getpagesize()
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+// A thousand namespaces are under policy in a moment, in little memory, and leave
+// nothing when they go.
+func TestManyNamespaces(t *testing.T) {
+	r := newRig(t)
+	dir := t.TempDir()
+	var list []Workload
+	paths := make([]string, many)
+	defer func() {
+		for _, p := range paths {
+			unix.Unmount(p, unix.MNT_DETACH)
+		}
+	}()
+	for i := range many {
+		paths[i] = filepath.Join(dir, strconv.Itoa(i))
+		if err := os.WriteFile(paths[i], nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		bindNamespace(t, paths[i])
+		list = append(list, Workload{Name: fmt.Sprintf("default/w%d", i), Labels: labels(t, "app=frontend"), Netns: paths[i]})
+	}
+	r.setPolicies(frontendToServer)
+	runtime.GC()
+	goroutines, files, memory := runtime.NumGoroutine(), descriptors(t), rss(t)
+	begin := time.Now()
+	r.setWorkloads(list...)
+	t.Logf("%d namespaces under policy after %v, %d MiB more", many, time.Since(begin), (rss(t)-memory)>>20)
+	if d := time.Since(begin); d > 3*time.Second*slack {
+		t.Errorf("it took %v", d)
+	}
+	if m := rss(t); m > slack*200<<20 {
+		t.Errorf("resident: %d MiB", m>>20)
+	}
+	for _, p := range paths {
+		if err := unix.Unmount(p, unix.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "all to be forgotten", func() bool {
+		r.a.sweep()
+		r.a.mu.Lock()
+		defer r.a.mu.Unlock()
+		return len(r.a.byID) == 0
+	})
+	waitFor(t, "goroutines and descriptors to be gone", func() bool {
+		return runtime.NumGoroutine() <= goroutines+5 && descriptors(t) <= files+5
+	})
+}
