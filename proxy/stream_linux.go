@@ -6,25 +6,29 @@ import (
 	"os"
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
-// The calls below use RawSyscall: the descriptor is non-blocking, so they return
-// in the time of the copy, at most 256 KiB of it, and the scheduler need not be
-// told. EINTR cannot come from a call that does not block, but costs nothing to
-// handle.
+// The calls below use RawSyscall: they do not block, so they return in the time of
+// the copy, at most 256 KiB of it, and the scheduler need not be told. recv and send
+// skip the file layers that read and write go through. EINTR cannot come from a call
+// that does not block, but costs nothing to handle.
 
-func sysRead(fd uintptr, p []byte) (int, syscall.Errno) {
+func recv(fd uintptr, p []byte) (int, syscall.Errno) {
 	for {
-		n, _, e := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		n, _, e := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+			unix.MSG_DONTWAIT, 0, 0)
 		if e != syscall.EINTR {
 			return int(n), e
 		}
 	}
 }
 
-func sysWrite(fd uintptr, p []byte) (int, syscall.Errno) {
+func send(fd uintptr, p []byte) (int, syscall.Errno) {
 	for {
-		n, _, e := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		n, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 		if e != syscall.EINTR {
 			return int(n), e
 		}
@@ -48,7 +52,7 @@ func (s *Stream) tryRead(fd uintptr) bool {
 			return true
 		}
 	}
-	n, e := sysRead(fd, p)
+	n, e := recv(fd, p)
 	switch {
 	case e == syscall.EAGAIN:
 		if s.fill != nil {
@@ -56,7 +60,7 @@ func (s *Stream) tryRead(fd uintptr) bool {
 		}
 		return false
 	case e != 0:
-		s.readErr = s.opError("read", e)
+		s.readErr = s.opError("recv", e)
 	case n == 0:
 		s.readErr = io.EOF
 	default:
@@ -72,12 +76,12 @@ func (s *Stream) writeAll() error { return s.raw.Write(s.onWrite) }
 
 func (s *Stream) tryWrite(fd uintptr) bool {
 	for len(s.out) > 0 {
-		n, e := sysWrite(fd, s.out)
+		n, e := send(fd, s.out)
 		if e == syscall.EAGAIN {
 			return false
 		}
 		if e != 0 {
-			s.writeErr = s.opError("write", e)
+			s.writeErr = s.opError("send", e)
 			return true
 		}
 		s.out = s.out[n:]
