@@ -32,13 +32,34 @@ type Config struct {
 	// Policies are files and directories. A directory stands for the .yaml and .yml
 	// files in it.
 	Policies []string
-	// Namespaces are the labels of namespaces, by name.
-	Namespaces map[string]identity.Labels
+	// Namespaces are the labels of namespaces, by name, in the form in which everything
+	// in them carries them. Workloads and Addresses have theirs already.
+	Namespaces map[string][]identity.Label
 	Workloads  []Workload
 	Addresses  []Address
 	Docker     *Docker // nil: containers are not looked for
 	Log        Log
 	Socket     string // of the commands that ask the agent
+}
+
+// NamespaceLabelsPrefix is what the key of a namespace's label begins with where a
+// workload carries it, as in Cilium.
+const NamespaceLabelsPrefix = "io.cilium.k8s.namespace.labels."
+
+// InNamespace adds the labels of its namespace to a workload's. A workload that has one
+// of them keeps its own.
+func (c *Config) InNamespace(ls identity.Labels) identity.Labels {
+	all := ls.All()
+	for _, l := range c.Namespaces[ls.Namespace()] {
+		if _, has := ls.Get(l.Source, l.Key); !has {
+			all = append(all, l)
+		}
+	}
+	with, err := identity.NewLabels(all...)
+	if err != nil {
+		return ls // cannot be: no key is there twice
+	}
+	return with
 }
 
 // Workload is a set of processes under policy. Exactly one of Netns, PID and Cgroup is
@@ -114,6 +135,12 @@ func Parse(filename, dir string, data []byte) (*Config, error) {
 		r.Errorf(docs[1].Pos, "", "a second document: a configuration is one")
 	default:
 		r.config(docs[0], c)
+		for i := range c.Workloads {
+			c.Workloads[i].Labels = c.InNamespace(c.Workloads[i].Labels)
+		}
+		for i := range c.Addresses {
+			c.Addresses[i].Labels = c.InNamespace(c.Addresses[i].Labels)
+		}
 	}
 	if err := r.Err(); err != nil {
 		return nil, err

@@ -61,7 +61,7 @@ func describe(c *Config, err error) string {
 		line("policies %s", p)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Namespaces)) {
-		line("namespace %s: %s", name, c.Namespaces[name])
+		line("namespace %s: %v", name, c.Namespaces[name])
 	}
 	for _, w := range c.Workloads {
 		unconfined := map[bool]string{true: " unconfined"}[w.Unconfined]

@@ -119,12 +119,12 @@ func (r *reader) path(n *node, at string) (string, bool) {
 	return filepath.Clean(s), true
 }
 
-func (r *reader) namespaces(n *node) map[string]identity.Labels {
+func (r *reader) namespaces(n *node) map[string][]identity.Label {
 	if n.Kind != strictyaml.Map {
 		r.Errorf(n.Pos, "namespaces", "must be a mapping of names to labels, is %s", n.Kind)
 		return nil
 	}
-	all, seen := map[string]identity.Labels{}, map[string]int{}
+	all, seen := map[string][]identity.Label{}, map[string]int{}
 	for _, e := range n.Entries {
 		name, ok := r.String(e.Key, "namespaces")
 		if !ok {
@@ -140,13 +140,28 @@ func (r *reader) namespaces(n *node) map[string]identity.Labels {
 			r.Errorf(e.Key.Pos, at, "%s is no namespace: lower-case letters, digits and '-', at most 63", quote(name))
 			continue
 		}
-		labels, err := identity.NewLabels(r.labels(e.Value, at, "app: a")...)
-		if err != nil {
-			r.Errorf(e.Value.Pos, at, "%v", err)
-		}
-		all[name] = labels
+		all[name] = r.namespaceLabels(e.Value, at)
 	}
 	return all
+}
+
+func (r *reader) namespaceLabels(n *node, at string) []identity.Label {
+	labels := r.labels(n, at, "team: red")
+	for i, l := range labels {
+		if l.Source != identity.SourceK8s {
+			r.Errorf(n.Pos, at, "%s: a namespace's labels have no source: write %s: %s", l, l.Key, l.Value)
+			continue
+		}
+		l.Key = NamespaceLabelsPrefix + l.Key
+		if _, err := identity.ParseLabel(l.String()); err != nil {
+			r.Errorf(n.Pos, at, "%v", err)
+		}
+		labels[i] = l
+	}
+	if _, err := identity.NewLabels(labels...); err != nil {
+		r.Errorf(n.Pos, at, "%v", err)
+	}
+	return labels
 }
 
 // labels reads a mapping of labels to assign.
