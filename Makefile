@@ -18,7 +18,7 @@ ROUNDS ?= 7
 RACE := $(if $(shell command -v $${CC:-gcc}),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build generate fresh test interop demo bench soak fuzz lint cross clean
+.PHONY: help build generate fresh test interop demo vm bench soak fuzz lint cross clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ interop: build ## curl, Python, Go, Node, Java and wrk through weir, unchanged; 
 	e2e/need -python requests:python3-requests
 	$(GO) test -count=1 -tags interop -timeout 15m -v ./e2e/interop
 	@e2e/kernel-note $(WEIR)
+
+vm: ## the demo and the datapath's tests on the oldest kernel, Debian's 6.1, in QEMU; installs it
+	e2e/vm
 
 bench: build ## weir beside HAProxy and a direct connection (ROUNDS=7); installs nginx, wrk and haproxy if missing
 	e2e/need nginx:nginx-light wrk:wrk haproxy:haproxy

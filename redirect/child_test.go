@@ -94,7 +94,7 @@ func child(a []string) {
 		}
 	}
 	timeout := func(fd int) {
-		tv := unix.NsecToTimeval(int64(3 * time.Second))
+		tv := unix.NsecToTimeval(int64(8 * time.Second))
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
 	}
