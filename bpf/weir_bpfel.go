@@ -204,7 +204,8 @@ type WeirUpstream struct {
 		Ip [4]uint32
 	}
 	Cport    uint16
-	Judged   uint16
+	Pad      uint16
+	Judged   uint32
 	Endpoint uint32
 	Identity uint32
 }

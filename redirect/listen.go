@@ -34,9 +34,10 @@ type Redirected struct {
 	PID  uint32
 	Comm string
 
-	place   *place
-	self    identity.ID // of Endpoint
-	ifindex uint32
+	place    *place
+	self     identity.ID // of Endpoint
+	receiver uint32      // whose side is judged by the proxy as well
+	ifindex  uint32
 }
 
 // acceptRetry is how long accept waits when it cannot take a connection, out of
@@ -152,11 +153,30 @@ func (r *Redirected) Dial(ctx context.Context) (*net.TCPConn, error) {
 	return c.(*net.TCPConn), nil
 }
 
+// Receiver finds the endpoint of this machine that a sender's connection goes to; 0
+// none, or not to be told.
+func (r *Redirected) Receiver() uint32 {
+	if r.Direction != flow.Egress || !r.Peer.IsEndpoint() {
+		return 0
+	}
+	if id := r.place.listener(r.Original); id != 0 {
+		return id
+	}
+	id, _ := r.place.d.owners.Load(r.Original.Addr())
+	n, _ := id.(uint32)
+	return n
+}
+
+// JudgesFor says that the proxy judges the connection for the receiver too, so that
+// the kernel lets it through there. It holds for that endpoint only, should the
+// address lead to another one by then. Call it before Dial.
+func (r *Redirected) JudgesFor(receiver uint32) { r.receiver = receiver }
+
 func (r *Redirected) prepare(_, _ string, rc syscall.RawConn) error {
-	up := bpf.WeirUpstream{Endpoint: r.Endpoint, Identity: uint32(r.self)}
+	up := bpf.WeirUpstream{Endpoint: r.Endpoint, Identity: uint32(r.self), Judged: r.receiver}
 	if r.Direction == flow.Ingress {
 		client := r.Conn.RemoteAddr().(*net.TCPAddr).AddrPort()
-		up = bpf.WeirUpstream{Judged: 1, Cport: client.Port()}
+		up = bpf.WeirUpstream{Judged: r.Endpoint, Cport: client.Port()}
 		up.Client.Ip = words(client.Addr())
 	}
 	var inner error

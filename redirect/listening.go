@@ -75,6 +75,25 @@ func (p *place) seedListening() error {
 	return nil
 }
 
+// listener finds the endpoint whose socket of this namespace would take a connection
+// to addr, as ingress.h does; 0 none.
+func (p *place) listener(addr netip.AddrPort) uint32 {
+	any6 := netip.IPv6Unspecified()
+	try := []netip.Addr{addr.Addr(), any6}
+	if addr.Addr().Is4() {
+		try = []netip.Addr{addr.Addr(), netip.IPv4Unspecified(), any6}
+	}
+	for _, a := range try {
+		var v bpf.WeirLport
+		err := p.d.objs.Listening.Lookup(lportKey(p.ns.cookie, netip.AddrPortFrom(a, addr.Port())), &v)
+		if err != nil || v.Refs <= 0 || a == any6 && addr.Addr().Is4() && v.Dual == 0 {
+			continue
+		}
+		return v.Endpoint
+	}
+	return 0
+}
+
 // Resync forgets listening sockets that were there before the programs and are gone
 // now. It is to be called every few seconds.
 func (d *Datapath) Resync() error {

@@ -40,7 +40,7 @@ func (e *Endpoint) Addrs() []netip.Prefix {
 	defer e.locals.mu.Unlock()
 	var list []netip.Prefix
 	for _, p := range e.locals.own {
-		if a := p.Addr(); !a.IsLoopback() && !a.IsUnspecified() && !a.IsLinkLocalUnicast() && !a.IsMulticast() {
+		if others(p.Addr()) {
 			list = append(list, p)
 		}
 	}
@@ -65,7 +65,11 @@ func (l *localAddrs) sync(own []netip.Prefix) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	changed := !slices.Equal(l.own, own)
-	l.own = own
+	if changed {
+		l.disown(l.own)
+		l.own = slices.Clone(own)
+		l.owns(l.own)
+	}
 	if changed && l.e.d.cfg.OnAddrs != nil {
 		defer l.e.d.cfg.OnAddrs()
 	}
@@ -101,8 +105,35 @@ func (l *localAddrs) sync(own []netip.Prefix) error {
 	return nil
 }
 
+// owns makes addresses lead to an endpoint that is a namespace. One that two endpoints
+// have leads to neither.
+func (l *localAddrs) owns(list []netip.Prefix) {
+	if l.e.cfg.Cgroup != 0 {
+		return
+	}
+	for _, p := range list {
+		if p.IsSingleIP() && others(p.Addr()) {
+			if id, taken := l.e.d.owners.LoadOrStore(p.Addr(), l.e.cfg.ID); taken && id != l.e.cfg.ID {
+				l.e.d.owners.Store(p.Addr(), uint32(0))
+			}
+		}
+	}
+}
+
+func (l *localAddrs) disown(list []netip.Prefix) {
+	for _, p := range list {
+		l.e.d.owners.CompareAndDelete(p.Addr(), l.e.cfg.ID)
+	}
+}
+
+// others reports whether others can reach an address that is somebody's own.
+func others(a netip.Addr) bool {
+	return !a.IsLoopback() && !a.IsUnspecified() && !a.IsLinkLocalUnicast() && !a.IsMulticast()
+}
+
 func (l *localAddrs) close() error {
 	l.e.place.addrs.unfollow(l)
+	defer l.disown(l.own)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error

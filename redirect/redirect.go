@@ -69,6 +69,8 @@ type Datapath struct {
 	done   chan struct{}
 	close  func() error // once
 
+	owners sync.Map // netip.Addr -> uint32: the endpoint that is the namespace with it, 0 several
+
 	mu        sync.Mutex
 	endpoints map[uint32]*Endpoint
 	places    map[uint64]*place               // by namespace cookie

@@ -89,7 +89,7 @@ static __always_inline void judge_ingress(struct arrival *a) {
     }
     a->identity = ep->identity;
     find_sender(a, ep);
-    if ((a->sender && a->sender->kind == KIND_UPSTREAM && a->sender->judged) || a->peer == IDENTITY_SELF || !(ep->flags & ENFORCE_INGRESS)) {
+    if ((a->sender && a->sender->kind == KIND_UPSTREAM && a->sender->judged == a->endpoint) || a->peer == IDENTITY_SELF || !(ep->flags & ENFORCE_INGRESS)) {
         a->action = ACTION_ALLOW;
         a->silent = 1;
         return;

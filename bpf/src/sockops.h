@@ -133,7 +133,7 @@ static __always_inline void on_accepted(struct bpf_sock_ops *s, struct bpf_sock 
     if (!a.endpoint)
         return;
     judge_ingress(&a);
-    if (a.sender && a.sender->kind == KIND_UPSTREAM && a.sender->judged)
+    if (a.sender && a.sender->kind == KIND_UPSTREAM && a.sender->judged == a.endpoint)
         bpf_sk_storage_get(&redirected, sk, a.sender, BPF_SK_STORAGE_GET_F_CREATE);
     else if (!a.silent && a.action == ACTION_ALLOW)
         record_arrival(&a);

@@ -61,7 +61,7 @@ struct flow {
     __u32 peer;      /* identity of the other end as the kernel judged it */
     __u32 ifindex;   /* SO_BINDTODEVICE of the client, 0 none */
     __u32 pid;       /* thread group of the sender, in the initial pid namespace */
-    __u32 judged;    /* KIND_UPSTREAM: the receiver's side was judged as well */
+    __u32 judged;    /* KIND_UPSTREAM: the endpoint whose side, as the receiver, was judged as well; 0 none */
     __u32 claims;    /* sockets that hold the entry without a cookie */
     __u64 netns;     /* of the sender */
     __u64 cookie;    /* of the sender's socket */
@@ -72,7 +72,8 @@ struct flow {
 struct upstream {
     struct addr client; /* whom the application is to see; all zero: nobody but the proxy */
     __u16 cport;
-    __u16 judged; /* the receiver's side was judged */
+    __u16 pad;
+    __u32 judged;   /* the endpoint whose side, as the receiver, was judged; 0 none */
     __u32 endpoint; /* the sender in whose name it connects, 0 none */
     __u32 identity;
 };
