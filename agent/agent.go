@@ -200,8 +200,31 @@ func (a *Agent) inbound(r *redirect.Redirected) *proxy.Inbound {
 	if entry.Action == l7rules.ActionRedirect {
 		in.Protocol = entry.Rules.Protocol()
 		in.Judge = e.judge(r.Direction, r.Peer, r.Original.Port())
+		a.judgeReceiver(in, r, e)
 	}
 	return in
+}
+
+// judgeReceiver has a connection judged for its receiver as well, if that is a
+// workload here whose rules want a look at requests or let nobody in: one connection
+// through one proxy. What the kernel can allow alone is left to it.
+func (a *Agent) judgeReceiver(in *proxy.Inbound, r *redirect.Redirected, sender *endpoint) {
+	id := r.Receiver()
+	if id == 0 || id == sender.id {
+		return
+	}
+	a.mu.Lock()
+	e := a.byID[id]
+	a.mu.Unlock()
+	if e == nil {
+		return
+	}
+	v := e.verdicts.Load()
+	if !v.policy.HasRules(flow.Ingress) || v.lookup(flow.Ingress, sender.identity, protoTCP, r.Original.Port()).Action == l7rules.ActionAllow {
+		return
+	}
+	r.JudgesFor(id)
+	in.JudgeReceiver = e.judge(flow.Ingress, sender.identity, r.Original.Port())
 }
 
 // parties names both ends. The caller holds a.mu.

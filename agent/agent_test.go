@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,6 +42,9 @@ func TestMain(m *testing.M) {
 			return
 		case "get":
 			get(os.Args[2], os.Args[3])
+			return
+		case "hold":
+			hold(os.Args[2], os.Args[3])
 			return
 		}
 	}
@@ -83,6 +88,30 @@ func get(method, url string) {
 	}
 	body, _ := io.ReadAll(resp.Body)
 	fmt.Println(resp.StatusCode, strings.TrimSpace(string(body)))
+}
+
+// hold makes many connections, one request on each, and keeps them.
+func hold(addr, count string) {
+	n, _ := strconv.Atoi(count)
+	conns := make([]net.Conn, n)
+	for i := range conns {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		conns[i] = c
+		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", addr)
+		resp, err := http.ReadResponse(bufio.NewReaderSize(c, 512), nil)
+		if err != nil || resp.StatusCode != 200 {
+			fmt.Println(resp, err)
+			os.Exit(1)
+		}
+		io.Copy(io.Discard, resp.Body)
+	}
+	fmt.Println("held")
+	os.Stdin.Read(make([]byte, 1))
+	runtime.KeepAlive(conns)
 }
 
 func needKernel(t *testing.T) {
@@ -518,7 +547,8 @@ spec:
 	n := map[flow.Direction]int{}
 	for _, rec := range r.take(5) {
 		n[rec.Direction]++
-		if rec.Source.Name != "default/frontend" || rec.Destination.Name != "default/server" {
+		// One connection through one proxy: its client is the process, not the proxy.
+		if rec.Source.Name != "default/frontend" || rec.Destination.Name != "default/server" || rec.Source.PID == 0 {
 			t.Errorf("record %+v", rec)
 		}
 	}

@@ -3,10 +3,12 @@
 package agent
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -87,4 +89,52 @@ func TestManyNamespaces(t *testing.T) {
 	waitFor(t, "goroutines and descriptors to be gone", func() bool {
 		return runtime.NumGoroutine() <= goroutines+5 && descriptors(t) <= files+5
 	})
+}
+
+// Ten thousand connections that do nothing cost little.
+func TestIdleConnections(t *testing.T) {
+	const each = 12 << 10
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	conns := min(10000, (int(limit.Max)-500)/2) // two descriptors each
+	r := newRig(t)
+	server, frontend := namespace(t), namespace(t)
+	join(t, server, frontend, "10.98.0.1", "10.98.0.2", 1)
+	r.setPolicies(frontendToServer)
+	r.setWorkloads(
+		Workload{Name: "default/server", Labels: labels(t, "app=server"), Netns: server},
+		Workload{Name: "default/frontend", Labels: labels(t, "app=frontend"), Netns: frontend},
+	)
+	r.serve(server, r.cg, ":8080")
+	r.get(frontend, r.cg, "GET", "http://10.98.0.1:8080/") // what is needed once
+	debug.FreeOSMemory()
+	before := rss(t)
+	cmd := r.command(frontend, r.cg, "hold", "10.98.0.1:8080", strconv.Itoa(conns))
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { in.Close(); cmd.Wait() }()
+	said, _ := bufio.NewReader(out).ReadString('\n')
+	if said != "held\n" {
+		t.Fatalf("client: %s", said)
+	}
+	r.mu.Lock()
+	r.records = nil // the test's own memory
+	r.mu.Unlock()
+	debug.FreeOSMemory()
+	per := (rss(t) - before) / conns
+	t.Logf("%d bytes for each of %d idle connections", per, conns)
+	if per > slack*each {
+		t.Errorf("more than %d", each)
+	}
 }

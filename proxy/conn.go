@@ -45,6 +45,7 @@ func (s *Server) newSession(in *Inbound) *Session {
 		Original: in.Original,
 		dial:     in.Dial,
 		decide:   in.Judge,
+		accept:   in.JudgeReceiver,
 		sink:     s.Sink,
 		kind:     "tcp-connect",
 		buffers:  &s.buffers,

@@ -42,6 +42,10 @@ type Inbound struct {
 	// a reload judges the next request of an open connection. It must be safe
 	// for use from many goroutines.
 	Judge func(flow.Request) l7rules.Decision
+	// JudgeReceiver decides for the receiver what Judge has let through for the
+	// sender, where both are on this machine; nil where the receiver is not judged
+	// here.
+	JudgeReceiver func(flow.Request) l7rules.Decision
 	// Dial connects to Original.
 	Dial func(context.Context) (*net.TCPConn, error)
 }

@@ -28,7 +28,8 @@ type Session struct {
 
 	dial   func(context.Context) (*net.TCPConn, error)
 	decide func(flow.Request) l7rules.Decision
-	record flow.Record // reused for every decision of this session
+	accept func(flow.Request) l7rules.Decision // the receiver's side; may be nil
+	record flow.Record                         // reused for every decision of this session
 	sink   flow.Sink
 
 	kind    string // record type of what has no request
@@ -49,11 +50,20 @@ type OriginalDst struct{ netip.AddrPort }
 // nil, with a RST on both sides otherwise.
 type Handler func(ctx context.Context, s *Session) error
 
-// Decide judges one request and leaves the record of it. It is called once per
-// request, with exactly what will be forwarded if the decision allows it.
+// Decide judges one request and leaves the record of it, one for each side that
+// was asked. It is called once per request, with exactly what will be forwarded if
+// the decision allows it.
 func (s *Session) Decide(req flow.Request) l7rules.Decision {
 	d := s.decide(req)
 	s.write(d, req)
+	if s.accept == nil || !d.Allowed() {
+		return d
+	}
+	d = s.accept(req)
+	own := s.record.Direction
+	s.record.Direction = flow.Ingress
+	s.write(d, req)
+	s.record.Direction = own
 	return d
 }
 
