@@ -20,18 +20,19 @@ import (
 // and the program that steers redirected connections to it. Endpoints of one
 // namespace share it.
 type place struct {
-	d     *Datapath
-	ns    namespace
-	refs  int // under Datapath.mu
-	ln    *net.TCPListener
-	steer *ebpf.Program
-	link  link.Link
-	addrs *addrWatch     // of the namespace
-	first []listenSocket // who listened when we came
-	seeds map[seed]bool  // listening sockets that were there before us; under Datapath.mu
-	ctx   context.Context
-	stop  context.CancelFunc
-	wg    sync.WaitGroup
+	d      *Datapath
+	ns     namespace
+	refs   int // under Datapath.mu
+	ln     *net.TCPListener
+	steer  *ebpf.Program
+	link   link.Link
+	judges bool           // steer judges what arrives; under Datapath.mu
+	addrs  *addrWatch     // of the namespace
+	first  []listenSocket // who listened when we came
+	seeds  map[seed]bool  // listening sockets that were there before us; under Datapath.mu
+	ctx    context.Context
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
 }
 
 // openPlace returns the place of a namespace, opening it for its first endpoint.
@@ -147,15 +148,16 @@ func (p *place) publish() error {
 	})
 }
 
-// attach loads the steering program for this namespace and attaches it.
-func (p *place) attach() error {
+// load loads the steering program for this namespace. One that judges what arrives
+// takes the kernel's verifier four times as long.
+func (p *place) load(ingress bool) (*ebpf.Program, error) {
 	spec := p.d.steer.Copy()
 	if err := spec.Variables[bpf.SteerVarNetnsCookie].Set(p.ns.cookie); err != nil {
-		return fmt.Errorf("set namespace cookie: %w", err)
+		return nil, fmt.Errorf("set namespace cookie: %w", err)
 	}
-	if p.d.cfg.Ingress {
+	if ingress {
 		if err := spec.Variables[bpf.SteerVarIngress].Set(uint32(1)); err != nil {
-			return fmt.Errorf("set ingress: %w", err)
+			return nil, fmt.Errorf("set ingress: %w", err)
 		}
 	}
 	var objs bpf.SteerObjects
@@ -171,10 +173,36 @@ func (p *place) attach() error {
 		bpf.SteerMapPolicy:    p.d.objs.Policy,
 	}})
 	if err != nil {
-		return fmt.Errorf("load sk_lookup program (`weir doctor` says what is missing): %w", err)
+		return nil, fmt.Errorf("load sk_lookup program (`weir doctor` says what is missing): %w", err)
 	}
-	p.steer = objs.WeirSteer
 	objs.SteerMaps.Close() // the program holds them
+	return objs.WeirSteer, nil
+}
+
+// judgeIngress has the namespace's program judge what arrives, from now on. The
+// caller holds d.mu.
+func (p *place) judgeIngress() error {
+	if p.judges {
+		return nil
+	}
+	prog, err := p.load(true)
+	if err != nil {
+		return err
+	}
+	if err := p.link.Update(prog); err != nil {
+		prog.Close()
+		return fmt.Errorf("replace sk_lookup program: %w", err)
+	}
+	p.steer.Close()
+	p.steer, p.judges = prog, true
+	return nil
+}
+
+// attach attaches the steering program.
+func (p *place) attach() (err error) {
+	if p.steer, err = p.load(false); err != nil {
+		return err
+	}
 	path := p.ns.path
 	if path == "" {
 		path = "/proc/thread-self/ns/net"

@@ -72,6 +72,11 @@ func (e *Endpoint) setPolicy(p Policy) error {
 			}
 		}
 	}
+	if p.Ingress.Enforced {
+		if err := e.place.judgeIngress(); err != nil {
+			return err
+		}
+	}
 	flags := e.flags(p)
 	// A side that opens does so before its rows go, one that closes after its rows
 	// came: nothing in between denies what both policies allow.

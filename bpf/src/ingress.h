@@ -27,13 +27,53 @@ static __always_inline struct lport *who_listens(__u64 ns, const struct addr *ad
     return 0;
 }
 
-/* The endpoint behind a listener: a namespace's own, if the socket is older than we are. */
-static __always_inline __u32 listener_endpoint(const struct lport *l, __u64 ns) {
+/* The functions below that are not inlined are global ones: the verifier looks at each once, instead of once on every way that leads there.
+ * weir_steer is verified for every namespace. */
+
+/* The endpoint that would accept a connection as its sender sees it, 0 none. A listener that is older than we are is its namespace's. */
+__attribute__((noinline)) __u32 weir_receiver(const struct flow_key *k) {
+    struct lport *l;
     __u32 *e;
+    __u64 ns;
+    if (!k)
+        return 0;
+    l = who_listens(k->netns, &k->remote, k->rport);
+    if (!l)
+        return 0;
     if (l->endpoint)
         return l->endpoint;
+    ns = k->netns;
     e = bpf_map_lookup_elem(&by_netns, &ns);
     return e ? *e : 0;
+}
+
+/* The identity of a sender's address: the host, a prefix, the world, or the endpoint itself; never another endpoint. */
+__attribute__((noinline)) __u32 weir_sender_by_address(const struct addr *addr, __u32 scope) {
+    struct peer_key k = {.prefixlen = 32 + 128, .scope = scope};
+    __u32 *id;
+    if (!addr)
+        return IDENTITY_WORLD;
+    k.addr = *addr;
+    id = bpf_map_lookup_elem(&peers, &k);
+    if (!id) {
+        k.scope = SCOPE_CIDR;
+        id = bpf_map_lookup_elem(&peers, &k);
+    }
+    return id ? *id : IDENTITY_WORLD;
+}
+
+/* What the policy says of a peer at a port (host byte order) of an endpoint. */
+__attribute__((noinline)) __u32 weir_ingress_action(__u32 endpoint, __u32 peer, __u32 proto, __u32 port) {
+    struct policy_key k = {
+        .prefixlen = POLICY_KEY_BITS,
+        .endpoint = endpoint,
+        .peer = peer,
+        .direction = INGRESS,
+        .proto = proto,
+        .port = bpf_htons(port),
+    };
+    struct policy_value *v = bpf_map_lookup_elem(&policy, &k);
+    return v ? v->action : ACTION_DENY;
 }
 
 /* One connection or datagram on its way in. */
@@ -70,13 +110,7 @@ static __always_inline void find_sender(struct arrival *a, const struct endpoint
         a->peer = a->sender->endpoint == a->endpoint ? IDENTITY_SELF : a->sender->identity;
         return;
     }
-    struct peer_key k = {.prefixlen = 32 + 128, .scope = ep->scope, .addr = a->k.local};
-    __u32 *id = bpf_map_lookup_elem(&peers, &k);
-    if (!id) {
-        k.scope = SCOPE_CIDR;
-        id = bpf_map_lookup_elem(&peers, &k);
-    }
-    a->peer = id ? *id : IDENTITY_WORLD;
+    a->peer = weir_sender_by_address(&a->k.local, ep->scope);
 }
 
 /* Judges an arrival at a->endpoint. */
@@ -95,17 +129,7 @@ static __always_inline void judge_ingress(struct arrival *a) {
         return;
     }
     a->reason = REASON_POLICY;
-    struct policy_key pk = {
-        .prefixlen = POLICY_KEY_BITS,
-        .endpoint = a->endpoint,
-        .peer = a->peer,
-        .direction = INGRESS,
-        .proto = a->proto,
-        .port = bpf_htons(a->k.rport),
-    };
-    struct policy_value *v = bpf_map_lookup_elem(&policy, &pk);
-    if (v)
-        a->action = v->action;
+    a->action = weir_ingress_action(a->endpoint, a->peer, a->proto, a->k.rport);
     if (a->action == ACTION_REDIRECT && a->proto != IPPROTO_TCP) {
         a->action = ACTION_DENY;
         a->reason = REASON_NOT_TCP;

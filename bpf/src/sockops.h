@@ -81,10 +81,9 @@ static __always_inline void on_connecting(struct bpf_sock_ops *s, struct bpf_soc
 
 /* On the proxy's accepted socket: a client of an endpoint's listening port. */
 static __always_inline void on_arrived(struct bpf_sock *sk, struct arrival *a) {
-    struct lport *l = who_listens(a->k.netns, &a->k.remote, a->k.rport);
-    if (!l)
+    a->endpoint = weir_receiver(&a->k);
+    if (!a->endpoint)
         return; /* the listener went away meanwhile: without a flow the proxy resets */
-    a->endpoint = listener_endpoint(l, a->k.netns);
     judge_ingress(a);
     struct flow *f = bpf_sk_storage_get(&redirected, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
     if (!f)
@@ -125,11 +124,8 @@ static __always_inline void on_accepted(struct bpf_sock_ops *s, struct bpf_sock 
         return;
     }
     a.endpoint = owner_of(sk);
-    if (!a.endpoint) {
-        struct lport *l = who_listens(a.k.netns, &a.k.remote, a.k.rport);
-        if (l)
-            a.endpoint = listener_endpoint(l, a.k.netns);
-    }
+    if (!a.endpoint)
+        a.endpoint = weir_receiver(&a.k);
     if (!a.endpoint)
         return;
     judge_ingress(&a);

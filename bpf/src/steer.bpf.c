@@ -47,11 +47,8 @@ int weir_steer(struct bpf_sk_lookup *ctx) {
     if (!ingress)
         return SK_PASS;
 
-    struct lport *l = who_listens(netns_cookie, &a.k.remote, a.k.rport);
-    if (!l) /* Linux refuses */
-        return SK_PASS;
-    a.endpoint = listener_endpoint(l, netns_cookie);
-    if (!a.endpoint)
+    a.endpoint = weir_receiver(&a.k);
+    if (!a.endpoint) /* nobody of ours listens: Linux decides */
         return SK_PASS;
     judge_ingress(&a);
     if (a.action == ACTION_ALLOW)
