@@ -196,6 +196,7 @@ func (a *Agent) inbound(r *redirect.Redirected) *proxy.Inbound {
 	if e == nil {
 		return in
 	}
+	in.Gone = e.gone
 	entry := e.verdicts.Load().lookup(r.Direction, r.Peer, protoTCP, r.Original.Port())
 	if entry.Action == l7rules.ActionRedirect {
 		in.Protocol = entry.Rules.Protocol()

@@ -90,7 +90,8 @@ func get(method, url string) {
 	fmt.Println(resp.StatusCode, strings.TrimSpace(string(body)))
 }
 
-// hold makes many connections, one request on each, and keeps them.
+// hold makes many connections, one request on each, and keeps them until the first
+// ends.
 func hold(addr, count string) {
 	n, _ := strconv.Atoi(count)
 	conns := make([]net.Conn, n)
@@ -110,7 +111,8 @@ func hold(addr, count string) {
 		io.Copy(io.Discard, resp.Body)
 	}
 	fmt.Println("held")
-	os.Stdin.Read(make([]byte, 1))
+	conns[0].Read(make([]byte, 1))
+	fmt.Println("ended")
 	runtime.KeepAlive(conns)
 }
 
@@ -625,6 +627,39 @@ func TestComeAndGo(t *testing.T) {
 			defer r.a.mu.Unlock()
 			return len(r.a.byID) == 0
 		})
+	}
+}
+
+// Connections of a workload that went do not outlive it: they would hold its
+// namespace.
+func TestConnectionsEnd(t *testing.T) {
+	r := newRig(t)
+	server, frontend := namespace(t), namespace(t)
+	join(t, server, frontend, "10.98.0.1", "10.98.0.2", 1)
+	r.setPolicies(frontendToServer)
+	w := []Workload{
+		{Name: "default/server", Labels: labels(t, "app=server"), Netns: server},
+		{Name: "default/frontend", Labels: labels(t, "app=frontend"), Netns: frontend},
+	}
+	r.setWorkloads(w...)
+	r.serve(server, r.cg, ":8080")
+	cmd := r.command(frontend, r.cg, "hold", "10.98.0.1:8080", "1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	said := bufio.NewReader(out)
+	if l, _ := said.ReadString('\n'); l != "held\n" {
+		t.Fatalf("client: %s", l)
+	}
+	r.setWorkloads(w[1])
+	if l, _ := said.ReadString('\n'); l != "ended\n" {
+		t.Errorf("client: %s", l)
 	}
 }
 

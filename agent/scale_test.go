@@ -112,10 +112,6 @@ func TestIdleConnections(t *testing.T) {
 	debug.FreeOSMemory()
 	before := rss(t)
 	cmd := r.command(frontend, r.cg, "hold", "10.98.0.1:8080", strconv.Itoa(conns))
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +119,8 @@ func TestIdleConnections(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { in.Close(); cmd.Wait() }()
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
 	said, _ := bufio.NewReader(out).ReadString('\n')
 	if said != "held\n" {
 		t.Fatalf("client: %s", said)

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -57,6 +58,8 @@ type endpoint struct {
 	handle   uint64 // inode of the namespace or cgroup
 	kernel   *redirect.Endpoint
 	verdicts atomic.Pointer[verdicts]
+	gone     context.Context // done when it is dropped: its connections hold its namespace
+	end      context.CancelFunc
 	missed   int    // sweeps in a row that found nobody
 	powers   powers // what its processes could do to its namespace
 	cut      bool   // refused for that: everything is denied
@@ -177,7 +180,9 @@ func (a *Agent) reconcile() error {
 		}
 		handles[handle] = name
 		e := &endpoint{w: w, handle: handle}
+		e.gone, e.end = context.WithCancel(context.Background())
 		if e.identity, err = a.ids.Acquire(w.Labels); err != nil {
+			e.end()
 			errs = append(errs, err)
 			continue
 		}
@@ -286,6 +291,7 @@ func (a *Agent) add(e *endpoint) error {
 
 // drop takes an endpoint out of force. The caller holds a.mu.
 func (a *Agent) drop(e *endpoint) error {
+	e.end()
 	delete(a.byID, e.id)
 	a.ids.Release(e.identity)
 	if e.kernel == nil {

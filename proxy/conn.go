@@ -35,6 +35,9 @@ func (s *Server) serveConn(ctx context.Context, in *Inbound) {
 	}
 	defer s.leave(endpoint)
 	defer context.AfterFunc(ctx, func() { sess.end(true) })()
+	if in.Gone != nil {
+		defer context.AfterFunc(in.Gone, func() { sess.end(true) })()
+	}
 
 	failed = handler(ctx, sess) != nil
 }

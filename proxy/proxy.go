@@ -46,6 +46,9 @@ type Inbound struct {
 	// sender, where both are on this machine; nil where the receiver is not judged
 	// here.
 	JudgeReceiver func(flow.Request) l7rules.Decision
+	// Gone ends the connection with a RST on both sides when it is done: its endpoint
+	// is not there any more. nil is never.
+	Gone context.Context
 	// Dial connects to Original.
 	Dial func(context.Context) (*net.TCPConn, error)
 }

@@ -28,6 +28,7 @@ var hooks = []struct {
 	{"cgroup/sendmsg4", ebpf.CGroupSockAddr, ebpf.AttachCGroupUDP4Sendmsg},
 	{"cgroup/sendmsg6", ebpf.CGroupSockAddr, ebpf.AttachCGroupUDP6Sendmsg},
 	{"cgroup_skb/egress", ebpf.CGroupSKB, ebpf.AttachCGroupInetEgress},
+	{"cgroup_skb/ingress", ebpf.CGroupSKB, ebpf.AttachCGroupInetIngress},
 	{"sockops", ebpf.SockOps, ebpf.AttachCGroupSockOps},
 	{"sk_lookup", ebpf.SkLookup, ebpf.AttachSkLookup},
 }
@@ -47,8 +48,10 @@ var helpers = []struct {
 		asm.FnSetRetval, asm.FnGetSocketCookie, asm.FnRingbufReserve, asm.FnSkcToMptcpSock,
 	}},
 	{"cgroup_skb/egress", ebpf.CGroupSKB, []asm.BuiltinFunc{asm.FnSkStorageGet}},
-	{"sockops", ebpf.SockOps, []asm.BuiltinFunc{asm.FnSkStorageGet, asm.FnGetNetnsCookie, asm.FnSkcToMptcpSock}},
-	{"sk_lookup", ebpf.SkLookup, []asm.BuiltinFunc{asm.FnSkAssign}},
+	{"sockops", ebpf.SockOps, []asm.BuiltinFunc{
+		asm.FnSkStorageGet, asm.FnGetNetnsCookie, asm.FnSkcToMptcpSock, asm.FnSkcToTcpSock, asm.FnRingbufReserve,
+	}},
+	{"sk_lookup", ebpf.SkLookup, []asm.BuiltinFunc{asm.FnSkAssign, asm.FnRingbufReserve}},
 }
 
 // programs tries what the kernel half of Weir is made of.
