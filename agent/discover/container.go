@@ -4,7 +4,6 @@ package discover
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -22,9 +21,11 @@ type Container struct {
 	// judged as this one.
 	Shares []string
 	// Holds are the capabilities, of it and of those that share its namespace, with
-	// which a process can act below the hooks that judge it.
+	// which a process can act below the hooks that judge it: NET_ADMIN and the like.
+	// Workload.Unconfined is false where they are more than Docker gives to everybody and
+	// Config.Unconfined does not name it.
 	Holds []string
-	// Refused says why it is not put under policy, "" if it is.
+	// Refused says why it cannot be put under policy, "" if it can.
 	Refused string
 }
 
@@ -45,6 +46,7 @@ type record struct {
 	name    string
 	mode    string // of its network
 	labels  identity.Labels
+	chosen  bool // by Config.Labels
 	holds   []string
 	running bool // by the engine's word
 
@@ -64,7 +66,7 @@ func (r *record) joined() string {
 
 // wanted makes the containers that are to be endpoints of what is known, sorted by
 // name. A namespace that several containers share is one endpoint, named by the
-// container that made it, if any of them is selected.
+// container that made it, if Config.Labels chooses any of them.
 func (w *watcher) wanted() []Container {
 	var own, host []*record
 	byNetns := map[string][]*record{}
@@ -121,9 +123,9 @@ func (w *watcher) container(sharers []*record) (Container, bool) {
 	c := Container{ID: first.id}
 	c.Workload.Name = identity.DefaultNamespace + "/" + first.name
 	c.Workload.Labels = first.labels
-	selected := false
+	chosen := false
 	for _, r := range sharers {
-		selected = selected || w.cfg.Selector.Matches(r.labels)
+		chosen = chosen || r.chosen
 		if r != first {
 			c.Shares = append(c.Shares, r.name)
 		}
@@ -134,13 +136,11 @@ func (w *watcher) container(sharers []*record) (Container, bool) {
 		}
 	}
 	slices.Sort(c.Holds)
-	switch allowed := w.cfg.allows(c.Workload.Name); {
-	case allowed || len(c.Holds) == 1 && c.Holds[0] == netRaw:
-		c.Workload.Unconfined = len(c.Holds) > 0
-	case len(c.Holds) > 0:
-		c.Refused = fmt.Sprintf("it may hold CAP_%s and could leave: take that away, or name it under `unconfined`", strings.Join(c.Holds, ", CAP_"))
-	}
-	return c, selected
+	// The engine's word counts, for while the container is being started its processes
+	// are the runtime's, which hold everything.
+	c.Workload.Unconfined = w.cfg.allows(c.Workload.Name) ||
+		!slices.ContainsFunc(c.Holds, func(h string) bool { return h != netRaw })
+	return c, chosen
 }
 
 func (c *Config) allows(name string) bool {

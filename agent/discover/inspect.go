@@ -60,6 +60,12 @@ func (s *session) name(r *record, name, image, imageID string, docker map[string
 	if r.name == "" {
 		return fmt.Errorf("container %.12s has no name", r.id)
 	}
+	r.chosen = true
+	for key, want := range s.cfg.Labels {
+		if got, ok := docker[key]; !ok || got != want {
+			r.chosen = false
+		}
+	}
 	var ofImage map[string]string
 	var err error
 	if len(docker) > 0 {

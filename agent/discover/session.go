@@ -25,6 +25,7 @@ const (
 	startPollLate = 20 * time.Millisecond
 	startQuick    = 3 * time.Second
 	startPatience = time.Minute
+	startShare    = 4 // of the time, looking may take one part in so many and one
 )
 
 // session is one connection to the engine. All but the requests happens in one
@@ -36,6 +37,7 @@ type session struct {
 	wg       sync.WaitGroup
 	looks    map[string]*look // by container id
 	starting map[string]time.Time
+	findAt   time.Time // not before
 	results  chan result
 	slots    chan struct{}
 }
@@ -56,7 +58,7 @@ func (w *watcher) newSession(ctx context.Context) *session {
 }
 
 func (s *session) loop(in *inbox) error {
-	relist := time.NewTicker(relistEvery)
+	relist := time.NewTicker(s.cfg.relist)
 	defer relist.Stop()
 	poll := time.NewTimer(0)
 	defer poll.Stop()
@@ -111,7 +113,7 @@ func (s *session) pause() time.Duration {
 	}
 	for id, since := range s.starting {
 		if r := s.known[id]; r != nil && r.pid == 0 && time.Since(since) < startQuick {
-			return startPoll
+			return max(startPoll, time.Until(s.findAt))
 		}
 		pause = min(pause, startPollLate) // also those that were found, to see them fail
 	}
@@ -215,7 +217,7 @@ func (s *session) take(r result) {
 	case errors.Is(r.err, errGone):
 		s.forget(r.id)
 	case r.err != nil:
-		l.again, l.delay = true, min(max(2*l.delay, minBackoff), maxBackoff)
+		l.again, l.delay = true, min(max(2*l.delay, minBackoff), s.cfg.backoff)
 		s.cfg.Log.Warn("look at container: trying again", "container", r.id[:12], "error", r.err)
 	default:
 		l.delay = 0
@@ -268,6 +270,11 @@ func (s *session) begin(id string) {
 
 // find looks for those that are being started.
 func (s *session) find() {
+	begin := time.Now()
+	if len(s.starting) == 0 || begin.Before(s.findAt) {
+		return
+	}
+	defer func() { s.findAt = time.Now().Add(startShare * time.Since(begin)) }()
 	for id, since := range s.starting {
 		r := s.known[id]
 		switch {

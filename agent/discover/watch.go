@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/weir-proxy/weir/identity"
 )
 
 // DefaultSocket is where Docker listens unless told otherwise.
@@ -24,23 +22,25 @@ type Config struct {
 	Socket string
 	// CgroupRoot is agent.Config's: the root of cgroup v2.
 	CgroupRoot string
-	// Selector chooses containers by the labels of their workloads. The zero value
-	// takes all.
-	Selector identity.Selector
-	// Unconfined names containers, "default/NAME" or "NAME", that become workloads
-	// although they hold CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_MODULE or CAP_BPF.
-	// CAP_NET_RAW alone needs no name, for Docker gives it to every container: see
-	// examples/docker-compose.
+	// Labels are Docker labels, as docker inspect shows them, that a container must have
+	// to become a workload; empty: every one does.
+	Labels map[string]string
+	// Unconfined names containers, "default/NAME" or "NAME", that are judged by their
+	// policies although they may hold CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_MODULE or
+	// CAP_BPF; to others that do the agent denies everything. CAP_NET_RAW alone needs no
+	// name, for Docker gives it to every container: see examples/docker-compose.
 	Unconfined []string
 	// Log receives what no caller can be told. nil discards it.
 	Log *slog.Logger
+
+	relist, backoff time.Duration // other than relistEvery and maxBackoff, for tests
 }
 
 // How often things are looked at that an event should have told of, and how long is
 // waited after an error.
 const (
 	relistEvery = 30 * time.Second
-	minBackoff  = 100 * time.Millisecond
+	minBackoff  = 50 * time.Millisecond
 	maxBackoff  = 5 * time.Second
 	steady      = 10 * time.Second // a connection that lasted so long was a good one
 )
@@ -71,6 +71,12 @@ func watch(ctx context.Context, cfg Config, m *machine, changed func([]Container
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.relist == 0 {
+		cfg.relist = relistEvery
+	}
+	if cfg.backoff == 0 {
+		cfg.backoff = maxBackoff
+	}
 	w := newWatcher(cfg, m, changed)
 	backoff, last := minBackoff, ""
 	for {
@@ -91,7 +97,7 @@ func watch(ctx context.Context, cfg Config, m *machine, changed func([]Container
 			return nil
 		case <-time.After(backoff):
 		}
-		backoff = min(2*backoff, maxBackoff)
+		backoff = min(2*backoff, cfg.backoff)
 	}
 }
 
@@ -173,7 +179,7 @@ func (w *watcher) tell() {
 		w.repeat = 0
 		return
 	}
-	w.repeat = min(max(2*w.repeat, minBackoff), maxBackoff)
+	w.repeat = min(max(2*w.repeat, minBackoff), w.cfg.backoff)
 	w.repeatAt = time.Now().Add(w.repeat)
 	w.cfg.Log.Error("put containers under policy", "error", err)
 }
