@@ -240,6 +240,7 @@ const (
 	WeirProgWeirSockCreate   = "weir_sock_create"
 	WeirProgWeirSockops      = "weir_sockops"
 	WeirVarIngress           = "ingress"
+	WeirVarNodeNetns         = "node_netns"
 	WeirVarOnlyNetns         = "only_netns"
 	WeirVarUnusedAction      = "unused_action"
 	WeirVarUnusedCounter     = "unused_counter"
@@ -329,6 +330,7 @@ type WeirMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type WeirVariableSpecs struct {
 	Ingress       *ebpf.VariableSpec `ebpf:"ingress"`
+	NodeNetns     *ebpf.VariableSpec `ebpf:"node_netns"`
 	OnlyNetns     *ebpf.VariableSpec `ebpf:"only_netns"`
 	UnusedAction  *ebpf.VariableSpec `ebpf:"unused_action"`
 	UnusedCounter *ebpf.VariableSpec `ebpf:"unused_counter"`
@@ -400,6 +402,7 @@ func (m *WeirMaps) Close() error {
 // It can be passed to LoadWeirObjects or ebpf.CollectionSpec.LoadAndAssign.
 type WeirVariables struct {
 	Ingress       *ebpf.Variable `ebpf:"ingress"`
+	NodeNetns     *ebpf.Variable `ebpf:"node_netns"`
 	OnlyNetns     *ebpf.Variable `ebpf:"only_netns"`
 	UnusedAction  *ebpf.Variable `ebpf:"unused_action"`
 	UnusedCounter *ebpf.Variable `ebpf:"unused_counter"`

@@ -159,12 +159,14 @@ func (r *Redirected) Receiver() uint32 {
 	if r.Direction != flow.Egress || !r.Peer.IsEndpoint() {
 		return 0
 	}
-	if id := r.place.listener(r.Original); id != 0 {
+	d := r.place.d
+	if id, ok := d.owners.Load(r.Original.Addr()); ok {
+		return id.(uint32)
+	}
+	if id := d.listener(r.place.ns.cookie, r.Original); id != 0 {
 		return id
 	}
-	id, _ := r.place.d.owners.Load(r.Original.Addr())
-	n, _ := id.(uint32)
-	return n
+	return d.listener(d.nodeCookie, r.Original)
 }
 
 // JudgesFor says that the proxy judges the connection for the receiver too, so that

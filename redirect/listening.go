@@ -75,9 +75,9 @@ func (p *place) seedListening() error {
 	return nil
 }
 
-// listener finds the endpoint whose socket of this namespace would take a connection
-// to addr, as ingress.h does; 0 none.
-func (p *place) listener(addr netip.AddrPort) uint32 {
+// listener finds the endpoint whose socket would take a connection to addr in a
+// namespace, as ingress.h does; 0 none.
+func (d *Datapath) listener(netns uint64, addr netip.AddrPort) uint32 {
 	any6 := netip.IPv6Unspecified()
 	try := []netip.Addr{addr.Addr(), any6}
 	if addr.Addr().Is4() {
@@ -85,7 +85,7 @@ func (p *place) listener(addr netip.AddrPort) uint32 {
 	}
 	for _, a := range try {
 		var v bpf.WeirLport
-		err := p.d.objs.Listening.Lookup(lportKey(p.ns.cookie, netip.AddrPortFrom(a, addr.Port())), &v)
+		err := d.objs.Listening.Lookup(lportKey(netns, netip.AddrPortFrom(a, addr.Port())), &v)
 		if err != nil || v.Refs <= 0 || a == any6 && addr.Addr().Is4() && v.Dual == 0 {
 			continue
 		}

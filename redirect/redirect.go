@@ -59,15 +59,16 @@ type Config struct {
 
 // Datapath is one loaded, attached and pinned instance.
 type Datapath struct {
-	cfg    Config
-	objs   bpf.WeirObjects
-	pinDir string
-	steer  *ebpf.CollectionSpec // read once, loaded for each namespace
-	links  []link.Link
-	events *eventReader
-	conns  chan *Redirected
-	done   chan struct{}
-	close  func() error // once
+	cfg        Config
+	objs       bpf.WeirObjects
+	pinDir     string
+	nodeCookie uint64               // of the namespace this process is in
+	steer      *ebpf.CollectionSpec // read once, loaded for each namespace
+	links      []link.Link
+	events     *eventReader
+	conns      chan *Redirected
+	done       chan struct{}
+	close      func() error // once
 
 	owners sync.Map // netip.Addr -> uint32: the endpoint that is the namespace with it, 0 several
 
@@ -101,18 +102,21 @@ func Open(cfg Config) (_ *Datapath, err error) {
 	if d.steer, err = bpf.LoadSteer(); err != nil {
 		return nil, fmt.Errorf("read embedded programs: %w", err)
 	}
+	cookie, err := netnsCookie()
+	if err != nil {
+		return nil, err
+	}
+	d.nodeCookie = cookie
+	vars := map[string]any{bpf.WeirVarNodeNetns: cookie}
 	if cfg.CutWithProxy {
-		cookie, err := netnsCookie()
-		if err != nil {
-			return nil, err
-		}
-		if err := spec.Variables[bpf.WeirVarOnlyNetns].Set(cookie); err != nil {
-			return nil, fmt.Errorf("set namespace cookie: %w", err)
-		}
+		vars[bpf.WeirVarOnlyNetns] = cookie
 	}
 	if cfg.Ingress {
-		if err := spec.Variables[bpf.WeirVarIngress].Set(uint32(1)); err != nil {
-			return nil, fmt.Errorf("set ingress: %w", err)
+		vars[bpf.WeirVarIngress] = uint32(1)
+	}
+	for name, v := range vars {
+		if err := spec.Variables[name].Set(v); err != nil {
+			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
 	}
 	if err := spec.LoadAndAssign(&d.objs, nil); err != nil {

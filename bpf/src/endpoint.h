@@ -91,17 +91,15 @@ enum local { LOCAL_NOBODY, LOCAL_OTHER, LOCAL_ENDPOINT };
 /* Finds the TCP socket that would take a SYN to dst:port (network byte order) in this namespace, and its owner. A socket in a SO_REUSEPORT
  * group counts as somebody else's: the SYN may find another member of the group. */
 static __always_inline enum local local_listener(struct bpf_sock_addr *ctx, const struct addr *dst, __u16 port, __u32 *ep) {
-    struct bpf_sock_tuple t = {};
+    struct bpf_sock_tuple t = {}; /* from the unspecified address, by which weir_steer knows that it is no packet */
     struct bpf_sock *sk;
     enum local found = LOCAL_OTHER;
     __u32 size;
     if (is_mapped(dst)) {
-        t.ipv4.saddr = LOOPBACK4;
         t.ipv4.daddr = dst->ip[3] ? dst->ip[3] : LOOPBACK4;
         t.ipv4.dport = port;
         size = sizeof t.ipv4;
     } else {
-        t.ipv6.saddr[3] = LOOPBACK6;
         t.ipv6.daddr[0] = dst->ip[0];
         t.ipv6.daddr[1] = dst->ip[1];
         t.ipv6.daddr[2] = dst->ip[2];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The kernel's verdict on one connection or datagram, and its record. */
 #pragma once
+#include "ingress.h"
 #include "sockets.h"
 
 /* One verdict in the making. */
@@ -59,7 +60,13 @@ static __always_inline int find_peer(struct bpf_sock_addr *ctx, const struct end
         return 1;
     }
     j->peer = *id;
-    if (*id != IDENTITY_SELF && j->proto == IPPROTO_TCP) {
+    if (ingress && *id == IDENTITY_HOST && j->netns != node_netns && j->proto == IPPROTO_TCP) { /* a cgroup endpoint of the node? */
+        struct flow_key at = {.netns = node_netns, .remote = j->dst, .rport = j->dport};
+        __u32 other = weir_receiver(&at);
+        struct endpoint *o = other ? bpf_map_lookup_elem(&endpoints, &other) : 0;
+        if (o)
+            j->peer = o->identity;
+    } else if (*id != IDENTITY_SELF && j->proto == IPPROTO_TCP) {
         __u32 other = 0;
         enum local l = local_listener(ctx, &j->dst, bpf_htons(j->dport), &other);
         if (l == LOCAL_ENDPOINT) {

@@ -5,6 +5,7 @@
 
 /* The namespace of the only endpoint of this instance, for weir_packet, which on 6.1 cannot ask (a cookie). */
 volatile const __u64 only_netns;
+volatile const __u64 node_netns; /* the proxy's own: its addresses are the host's to endpoints that are namespaces */
 volatile const __u32 ingress; /* 0: nobody's ingress is judged, and connections that do not come to the proxy need no entry */
 
 /* On a client's socket: where it wanted to go. On the proxy's accepted socket: the same, copied. On an application's: who the client is. Not

@@ -44,7 +44,7 @@ int weir_steer(struct bpf_sk_lookup *ctx) {
     }
     if (is_listeners_port(ctx))
         return SK_DROP;
-    if (!ingress)
+    if (!ingress || is_any(&a.k.local)) /* no packet: bpf_sk_lookup_tcp wants to know who listens. Linux takes none from such a source */
         return SK_PASS;
 
     a.endpoint = weir_receiver(&a.k);
