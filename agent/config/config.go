@@ -24,7 +24,7 @@ const MaxFileLen = 1 << 20
 // Defaults of what a configuration may leave out.
 const (
 	DefaultSocket       = "/run/weir/agent.sock"
-	DefaultDockerSocket = "/run/docker.sock"
+	DefaultDockerSocket = "/var/run/docker.sock"
 )
 
 // Config is a configuration file.
@@ -85,6 +85,9 @@ type Address struct {
 type Docker struct {
 	Socket string
 	Labels map[string]string // that a container must have to be a workload; empty: every one
+	// Unconfined are names of containers that may hold capabilities that let them change
+	// packets after they were judged.
+	Unconfined []string
 }
 
 // Log says where records go.

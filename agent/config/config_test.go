@@ -71,7 +71,7 @@ func describe(c *Config, err error) string {
 		line("address %s %v: %s", a.Name, a.CIDRs, a.Labels)
 	}
 	if c.Docker != nil {
-		line("docker %s %v", c.Docker.Socket, c.Docker.Labels)
+		line("docker %s %v %q", c.Docker.Socket, c.Docker.Labels, c.Docker.Unconfined)
 	}
 	line("log %q %s", c.Log.File, c.Log.Format)
 	line("socket %s", c.Socket)

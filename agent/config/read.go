@@ -214,7 +214,7 @@ func (r *reader) discover(n *node) *Docker {
 		}
 		return nil
 	}
-	if o, ok = r.object(n, "discover.docker", "socket", "labels"); !ok {
+	if o, ok = r.object(n, "discover.docker", "socket", "labels", "unconfined"); !ok {
 		return nil
 	}
 	if n := o.Get("socket"); n != nil {
@@ -224,6 +224,14 @@ func (r *reader) discover(n *node) *Docker {
 	}
 	if n := o.Get("labels"); n != nil {
 		d.Labels = r.selector(n, "discover.docker.labels")
+	}
+	for i, item := range r.list(o, "discover.docker", "unconfined") {
+		if s, ok := r.String(item, index("discover.docker.unconfined", i)); ok {
+			if s == "" || strings.ContainsAny(s, " ") {
+				r.Errorf(item.Pos, index("discover.docker.unconfined", i), "%s is no name of a container", quote(s))
+			}
+			d.Unconfined = append(d.Unconfined, s)
+		}
 	}
 	return d
 }

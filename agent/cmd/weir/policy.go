@@ -21,7 +21,7 @@ func policyCommand() *cobra.Command {
 		},
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{code: 2, err: err} })
-	cmd.AddCommand(policyValidateCommand(), policyExplainCommand())
+	cmd.AddCommand(policyValidateCommand(), policyExplainCommand(), policyListCommand())
 	return cmd
 }
 

@@ -41,7 +41,8 @@ one proxy judges each request by CiliumNetworkPolicy files.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &exitError{exitUsage, fmt.Errorf("%w\nsee: %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), doctorCommand(), versionCommand(), policyCommand(), gatewayCommand())
+	root.AddCommand(runCommand(), agentCommand(), statusCommand(), endpointCommand(), identityCommand(), observeCommand(),
+		doctorCommand(), versionCommand(), policyCommand(), gatewayCommand())
 	return root
 }
 
