@@ -144,7 +144,8 @@ func (f *finder) cgroup(id string) string {
 // and for each container.
 func (f *finder) walk(id string) (found string) {
 	names := groupNames(id)
-	filepath.WalkDir(f.m.cgroups, func(p string, d fs.DirEntry, err error) error {
+	// The slash is for a root that is a link, such as /proc/self/fd/7.
+	filepath.WalkDir(f.m.cgroups+"/", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return nil // gone again
 		}
