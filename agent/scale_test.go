@@ -1,4 +1,7 @@
-//go:build linux
+//go:build linux && !race
+
+// What the race detector costs would hide what is measured here: make test runs these
+// without it.
 
 package agent
 
@@ -45,7 +48,7 @@ func descriptors(t *testing.T) int {
 
 // A thousand namespaces are under policy in a moment, in little memory, and leave
 // nothing when they go.
-func TestManyNamespaces(t *testing.T) {
+func TestScaleNamespaces(t *testing.T) {
 	r := newRig(t)
 	dir := t.TempDir()
 	var list []Workload
@@ -69,10 +72,10 @@ func TestManyNamespaces(t *testing.T) {
 	begin := time.Now()
 	r.setWorkloads(list...)
 	t.Logf("%d namespaces under policy after %v, %d MiB more", many, time.Since(begin), (rss(t)-memory)>>20)
-	if d := time.Since(begin); d > 3*time.Second*slack {
+	if d := time.Since(begin); d > 3*time.Second {
 		t.Errorf("it took %v", d)
 	}
-	if m := rss(t); m > slack*200<<20 {
+	if m := rss(t); m > 200<<20 {
 		t.Errorf("resident: %d MiB", m>>20)
 	}
 	for _, p := range paths {
@@ -92,7 +95,7 @@ func TestManyNamespaces(t *testing.T) {
 }
 
 // Ten thousand connections that do nothing cost little.
-func TestIdleConnections(t *testing.T) {
+func TestScaleIdle(t *testing.T) {
 	const each = 12 << 10
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -131,7 +134,7 @@ func TestIdleConnections(t *testing.T) {
 	debug.FreeOSMemory()
 	per := (rss(t) - before) / conns
 	t.Logf("%d bytes for each of %d idle connections", per, conns)
-	if per > slack*each {
+	if per > each {
 		t.Errorf("more than %d", each)
 	}
 }

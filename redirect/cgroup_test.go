@@ -106,7 +106,7 @@ func TestCgroupEndpoint(t *testing.T) {
 	})
 	t.Run("a loopback port where nobody listens refuses as Linux does", func(t *testing.T) {
 		f.t = t
-		f.events = nil
+		f.forget()
 		if got := f.run("tcp4", "connect", "127.0.0.1:8080"); got != "connect:ECONNREFUSED" {
 			t.Error(got)
 		}
@@ -122,7 +122,7 @@ func TestCgroupEndpoint(t *testing.T) {
 	})
 	t.Run("a listener of its own is reached without the proxy", func(t *testing.T) {
 		f.t = t
-		f.events = nil
+		f.forget()
 		p := spawn(t, f.cgroup, f.a, 0, "tcp4", "bind", "127.0.0.1:9999", "listen", "say", "up", "accept", "send")
 		p.until("up ")
 		if got := f.run("tcp4", "connect", "127.0.0.1:9999", "recv"); got != "got=hello" {

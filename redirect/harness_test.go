@@ -305,6 +305,13 @@ func (f *fixture) event() Event {
 	return e
 }
 
+// forget drops the decisions so far.
+func (f *fixture) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.events = nil
+}
+
 func ownCgroup(t *testing.T) string {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/cgroup")
@@ -382,6 +389,7 @@ func spawn(t *testing.T, cgroup string, ns namespace, uid uint32, script ...stri
 	cmd := exec.Command(exe, append([]string{"child", ns.path, fmt.Sprint(uid)}, script...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cg.Fd())}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = inR, outW, outW
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // the race detector waits a second at the end of each
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

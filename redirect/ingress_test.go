@@ -59,6 +59,7 @@ type forwarder struct {
 
 func (f *fixture) forward() *forwarder {
 	w := &forwarder{seen: make(chan Redirected, 100)}
+	ctx := f.t.Context()
 	go func() {
 		for {
 			r, err := f.d.Accept(nil)
@@ -69,7 +70,7 @@ func (f *fixture) forward() *forwarder {
 			w.seen <- *r
 			go func() {
 				defer r.Conn.Close()
-				up, err := r.Dial(f.t.Context())
+				up, err := r.Dial(ctx)
 				if err != nil {
 					fmt.Fprint(r.Conn, err)
 					return

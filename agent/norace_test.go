@@ -1,5 +1,0 @@
-//go:build linux && !race
-
-package agent
-
-const slack = 1
