@@ -52,7 +52,7 @@ func (f *Filter) compile() (*matcher, error) {
 	for _, s := range f.Verdicts {
 		i := slices.IndexFunc(allVerdicts, func(v flow.Verdict) bool { return strings.EqualFold(s, v.String()) })
 		if i < 0 {
-			return nil, fmt.Errorf("unknown verdict %q: one of %v", s, allVerdicts)
+			return nil, fmt.Errorf("unknown verdict %q: FORWARDED, DROPPED, AUDIT or ERROR", s)
 		}
 		m.verdicts = append(m.verdicts, allVerdicts[i])
 	}

@@ -91,7 +91,11 @@ func (d *daemon) reload() {
 	defer d.mu.Unlock()
 	cfg, err := d.loadConfig()
 	var set *policySet
+	restart := false
 	if err == nil {
+		if restart = cfg.Socket != d.cfg.Socket || !sameDocker(cfg.Docker, d.cfg.Docker); restart {
+			cfg.Socket, cfg.Docker = d.cfg.Socket, d.cfg.Docker
+		}
 		if err = d.watch.Watch(cfg.Policies); err == nil {
 			set, err = loadPolicies(cfg.Policies)
 		}
@@ -111,11 +115,9 @@ func (d *daemon) reload() {
 	if err := d.out.open(cfg.Log); err != nil {
 		d.log.Error("records go where they went before", "error", err)
 	}
-	if cfg.Socket != d.cfg.Socket || !sameDocker(cfg.Docker, d.cfg.Docker) {
+	if restart {
 		d.log.Warn("socket and discover are as they were: a change of them needs a restart")
-		cfg.Socket, cfg.Docker = d.cfg.Socket, d.cfg.Docker
 	}
-	d.cfg = cfg
 	d.log.Info("configuration is in force", "file", d.o.Config, "workloads", len(cfg.Workloads), "addresses", len(cfg.Addresses))
 	d.inForce(set)
 }

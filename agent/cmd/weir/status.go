@@ -93,12 +93,16 @@ func writeStatus(w io.Writer, s *agent.Status) error {
 			open++
 		}
 	}
-	fmt.Fprintf(&b, "\nendpoints:  %d", len(s.Endpoints))
+	var parts []string
 	for _, state := range []agent.EndpointState{agent.Ready, agent.Waiting, agent.Refused, agent.Unconfined} {
 		if n := states[state]; n > 0 {
-			fmt.Fprintf(&b, ", %d %s", n, state)
+			parts = append(parts, fmt.Sprintf("%d %s", n, state))
 		}
 	}
+	if len(parts) == 0 {
+		parts = []string{"none"}
+	}
+	fmt.Fprintf(&b, "\nendpoints:  %s", strings.Join(parts, ", "))
 	if open > 0 {
 		fmt.Fprintf(&b, "; %d open, as no policy selects %s", open, map[bool]string{true: "it", false: "them"}[open == 1])
 	}
