@@ -204,6 +204,16 @@ func (a *Agent) reconcile() error {
 		errs = append(errs, err)
 		a.denyUnresolved(come)
 	}
+	var paths []string
+	for _, e := range come {
+		if e.w.Cgroup == "" {
+			paths = append(paths, e.w.path(a.cfg.CgroupRoot))
+		}
+	}
+	if len(paths) > 1 {
+		a.kernel.Prepare(paths)
+		defer a.kernel.Discard()
+	}
 	for _, e := range come {
 		if err := a.add(e); err != nil {
 			errs = append(errs, err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"syscall"
 
@@ -48,24 +49,91 @@ func (d *Datapath) openPlace(path string) (*place, error) {
 			return p, nil
 		}
 	}
-	p := &place{d: d, ns: namespace{path: path, inode: inode}, refs: 1}
-	p.ctx, p.stop = context.WithCancel(context.Background())
-	if err := p.ns.do(p.enterFirst); err != nil {
-		p.close()
-		return nil, err
+	p := d.prepared[inode]
+	delete(d.prepared, inode)
+	if p == nil {
+		if p, err = d.makePlace(path, inode); err != nil {
+			return nil, err
+		}
 	}
-	if err := p.publish(); err != nil {
-		p.close()
-		return nil, err
-	}
-	if err := p.attach(); err != nil {
-		p.close()
-		return nil, err
-	}
+	p.refs = 1
 	p.wg.Add(1)
 	go p.accept()
 	d.places[p.ns.cookie] = p
 	return p, nil
+}
+
+// makePlace makes a place that nobody is at yet. It needs no lock.
+func (d *Datapath) makePlace(path string, inode uint64) (*place, error) {
+	p := &place{d: d, ns: namespace{path: path, inode: inode}}
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	for _, step := range []func() error{
+		func() error { return p.ns.do(p.enterFirst) },
+		p.publish,
+		p.attach,
+	} {
+		if err := step(); err != nil {
+			p.close()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// Prepare does what takes time for endpoints that are about to be added, on all
+// processors: their namespaces by path. What goes wrong AddEndpoint will meet again.
+// Discard takes back what was prepared and not used.
+func (d *Datapath) Prepare(paths []string) {
+	var wg sync.WaitGroup
+	work := make(chan string)
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for path := range work {
+				d.prepare(path)
+			}
+		})
+	}
+	for _, path := range paths {
+		work <- path
+	}
+	close(work)
+	wg.Wait()
+}
+
+func (d *Datapath) prepare(path string) {
+	inode, err := inodeOf(path)
+	if err != nil {
+		return
+	}
+	d.mu.Lock()
+	for _, p := range d.places {
+		if p.ns.inode == inode {
+			d.mu.Unlock()
+			return
+		}
+	}
+	d.mu.Unlock()
+	p, err := d.makePlace(path, inode)
+	if err != nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.prepared[inode] != nil { // two paths of one namespace
+		p.close()
+		return
+	}
+	d.prepared[inode] = p
+}
+
+// Discard takes back what Prepare made for nobody.
+func (d *Datapath) Discard() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for inode, p := range d.prepared {
+		p.close()
+		delete(d.prepared, inode)
+	}
 }
 
 // enterFirst does on one visit what is to be done inside.

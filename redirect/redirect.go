@@ -75,6 +75,7 @@ type Datapath struct {
 	mu        sync.Mutex
 	endpoints map[uint32]*Endpoint
 	places    map[uint64]*place               // by namespace cookie
+	prepared  map[uint64]*place               // by inode of the namespace
 	peers     [2]map[netip.Prefix]identity.ID // by common scope
 	node      *nodeAddrs
 }
@@ -92,6 +93,7 @@ func Open(cfg Config) (_ *Datapath, err error) {
 		done:      make(chan struct{}),
 		endpoints: map[uint32]*Endpoint{},
 		places:    map[uint64]*place{},
+		prepared:  map[uint64]*place{},
 		peers:     [2]map[netip.Prefix]identity.ID{{}, {}},
 	}
 	d.close = sync.OnceValue(d.detach)
@@ -291,6 +293,7 @@ func (d *Datapath) Close() error { return d.close() }
 func (d *Datapath) detach() error {
 	var errs []error
 	close(d.done)
+	d.Discard()
 	d.mu.Lock()
 	for _, e := range d.endpoints {
 		errs = append(errs, e.close())
