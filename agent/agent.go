@@ -59,6 +59,8 @@ type Agent struct {
 	addresses []Address
 	declared  []identity.ID // of addresses, held in ids
 	wanted    map[string]Workload
+	inotify   int
+	watched   map[string]bool // directories; nil while nobody watches
 	active    map[string]*endpoint
 	dying     []*endpoint // of workloads whose handle is gone while tasks may live
 	refused   map[string]string

@@ -121,8 +121,8 @@ func liveNamespaces() map[uint64]bool {
 	return live
 }
 
-// watchPaths sends when a namespace may have come or gone at one of the workloads'
-// paths. Without inotify the sweep does.
+// watchPaths sends when a namespace or cgroup may have come or gone at one of the
+// workloads' paths. Without inotify the sweep sees it.
 func (a *Agent) watchPaths(ctx context.Context) <-chan struct{} {
 	events := make(chan struct{}, 1)
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
@@ -131,19 +131,16 @@ func (a *Agent) watchPaths(ctx context.Context) <-chan struct{} {
 		return events
 	}
 	f := os.NewFile(uintptr(fd), "inotify")
-	context.AfterFunc(ctx, func() { f.Close() })
 	a.mu.Lock()
-	dirs := map[string]bool{"/run/netns": true}
-	for _, w := range a.wanted {
-		if w.PID == 0 {
-			dirs[filepath.Dir(w.path(a.cfg.CgroupRoot))] = true
-		}
-	}
+	a.inotify, a.watched = fd, map[string]bool{}
+	a.watchDirs()
 	a.mu.Unlock()
-	for d := range dirs {
-		// Attributes change when something is mounted on a file there.
-		unix.InotifyAddWatch(fd, d, unix.IN_CREATE|unix.IN_DELETE|unix.IN_MOVED_TO|unix.IN_MOVED_FROM|unix.IN_ATTRIB|unix.IN_CLOSE_WRITE)
-	}
+	context.AfterFunc(ctx, func() {
+		a.mu.Lock()
+		a.watched = nil
+		a.mu.Unlock()
+		f.Close()
+	})
 	go func() {
 		buf := make([]byte, 4096)
 		for {
@@ -157,4 +154,23 @@ func (a *Agent) watchPaths(ctx context.Context) <-chan struct{} {
 		}
 	}()
 	return events
+}
+
+// watchDirs watches where workloads come and go. A directory that is not there yet is
+// tried again at the next sweep. The caller holds a.mu.
+func (a *Agent) watchDirs() {
+	if a.watched == nil {
+		return
+	}
+	for _, w := range a.wanted {
+		dir := filepath.Dir(w.path(a.cfg.CgroupRoot))
+		if w.PID != 0 || a.watched[dir] {
+			continue
+		}
+		// Attributes change when something is mounted on a file there.
+		const what = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_ATTRIB | unix.IN_CLOSE_WRITE
+		if _, err := unix.InotifyAddWatch(a.inotify, dir, what); err == nil {
+			a.watched[dir] = true
+		}
+	}
 }

@@ -124,6 +124,7 @@ func (a *Agent) handle(w Workload) (uint64, error) {
 
 // reconcile makes what is in force what is wanted and there. The caller holds a.mu.
 func (a *Agent) reconcile() error {
+	a.watchDirs()
 	var errs []error
 	var come []*endpoint
 	went := false
