@@ -35,8 +35,9 @@ test: build ## vet and every test that needs only Go and root, with the race det
 demo: build ## what weir does, on one screen; needs root
 	@$(GO) run ./e2e/demo -weir $(WEIR)
 
-interop: build ## curl, Python, Go, Node, Java and wrk through weir, unchanged; installs what is missing
-	e2e/need curl:curl wrk:wrk python3:python3 node:nodejs java:default-jdk-headless
+interop: build ## curl, Python, Go, Node, Java, wrk and Docker with weir, unchanged; installs what is missing
+	e2e/need curl:curl wrk:wrk python3:python3 node:nodejs java:default-jdk-headless \
+		dockerd:docker.io docker:docker.io iptables-save:iptables docker-compose:docker-compose
 	e2e/need -python requests:python3-requests
 	$(GO) test -count=1 -tags interop -timeout 15m -v ./e2e/interop
 	@e2e/kernel-note $(WEIR)

@@ -7,16 +7,21 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -31,15 +36,17 @@ const stageVariable = "WEIR_TEST_DOCKER_STAGE"
 // runOnStage runs the calling test again, on a stage, and shows that nothing of it is
 // left. stage is the directory for everything.
 func runOnStage(t *testing.T) {
-	dir, err := os.MkdirTemp("", "weir-docker") // unix sockets have short paths
+	roots := cgroupRoots(t)
+	if err := clearStale(roots); err != nil {
+		t.Error(err)
+	}
+	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", stagePrefix, os.Getpid())) // unix sockets have short paths
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
 	name := filepath.Base(dir)
 	before := hostState(t)
-
-	roots := cgroupRoots(t)
 	own := filepath.Join(roots[0], name)
 	if err := os.MkdirAll(filepath.Join(own, "stage"), 0o755); err != nil {
 		t.Fatal(err)
@@ -83,6 +90,25 @@ func runOnStage(t *testing.T) {
 	if strings.Contains(out.String(), "--- SKIP") || !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
 		t.Error("the test did not run on the stage")
 	}
+}
+
+const stagePrefix = "docker-stage-"
+
+// clearStale removes what is left of stages whose tests were killed: the engine died
+// with them, cgroups and files are still there.
+func clearStale(roots []string) error {
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), stagePrefix+"*"))
+	errs := []error{err}
+	for _, dir := range dirs {
+		name := filepath.Base(dir)
+		text, _, _ := strings.Cut(strings.TrimPrefix(name, stagePrefix), "-")
+		pid, err := strconv.Atoi(text)
+		if err != nil || unix.Kill(pid, 0) == nil {
+			continue
+		}
+		errs = append(errs, clearCgroups(roots, name), os.RemoveAll(dir))
+	}
+	return errors.Join(errs...)
 }
 
 // hostState is what an engine would change here.
@@ -216,14 +242,15 @@ func poll(patience time.Duration, ok func() bool) bool {
 
 // stage is what the tests inside have.
 type stage struct {
-	t   *testing.T
-	dir string
+	t     *testing.T
+	dir   string
+	agent int // pid
 }
 
 // enterStage prepares the namespaces that this process was started in, and starts the
 // engine. It is stopped when the test ends.
 func enterStage(t *testing.T) *stage {
-	s := &stage{t, os.Getenv(stageVariable)}
+	s := &stage{t: t, dir: os.Getenv(stageVariable)}
 	roots := cgroupRoots(t)
 	go func() {
 		io.Copy(io.Discard, os.Stdin) // until the outer test is gone
@@ -392,6 +419,7 @@ func (s *stage) startAgent(config string) (stop func() string) {
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	s.agent = cmd.Process.Pid
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
 	stopped := false
@@ -449,4 +477,48 @@ func (s *stage) endpoints() map[string]endpoint {
 		byName[strings.TrimPrefix(e.Name, "default/")] = e
 	}
 	return byName
+}
+
+// held are the BPF programs and maps that the running agent has open, "prog_id 7". What
+// it pins is among them.
+func (s *stage) held() map[string]bool {
+	s.t.Helper()
+	held := map[string]bool{}
+	infos, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", s.agent))
+	for _, file := range infos {
+		b, _ := os.ReadFile(file)
+		for line := range strings.Lines(string(b)) {
+			if kind, id, ok := strings.Cut(line, ":"); ok && (kind == "prog_id" || kind == "map_id") {
+				held[kind+" "+strings.TrimSpace(id)] = true
+			}
+		}
+	}
+	if len(held) == 0 {
+		s.t.Error("the agent has neither programs nor maps")
+	}
+	return held
+}
+
+// stillThere are those of held that do not go.
+func stillThere(held map[string]bool) []string {
+	poll(time.Minute, func() bool { // the kernel frees them some time after the last reference
+		for what := range held {
+			kind, text, _ := strings.Cut(what, " ")
+			id, _ := strconv.ParseUint(text, 10, 32)
+			var c io.Closer
+			var err error
+			if kind == "prog_id" {
+				c, err = ebpf.NewProgramFromID(ebpf.ProgramID(id))
+			} else {
+				c, err = ebpf.NewMapFromID(ebpf.MapID(id))
+			}
+			if err == nil {
+				c.Close()
+			} else if errors.Is(err, fs.ErrNotExist) {
+				delete(held, what)
+			}
+		}
+		return len(held) == 0
+	})
+	return slices.Sorted(maps.Keys(held))
 }
