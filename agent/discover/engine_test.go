@@ -31,7 +31,6 @@ type fake struct {
 	bodies  map[string]string   // by path without version
 	blocked map[string]chan int // requests wait here
 	streams map[chan string]bool
-	refuse  bool // new connections
 	asked   map[string]int
 }
 
