@@ -50,6 +50,7 @@ type Agent struct {
 	kernel *redirect.Datapath
 	ids    identity.Registry
 	moved  chan struct{} // addresses of endpoints changed
+	soon   chan struct{} // workloads came
 	since  time.Time
 
 	mu        sync.Mutex
@@ -88,6 +89,7 @@ func Start(cfg Config) (*Agent, error) {
 		cfg:       cfg,
 		log:       cfg.Log,
 		moved:     make(chan struct{}, 1),
+		soon:      make(chan struct{}, 1),
 		since:     time.Now(),
 		wanted:    map[string]Workload{},
 		active:    map[string]*endpoint{},

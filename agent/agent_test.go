@@ -634,6 +634,34 @@ func TestComeAndGo(t *testing.T) {
 	}
 }
 
+// A workload that gets other labels is never out of force meanwhile, and its open
+// connections are judged as what it is now.
+func TestRelabel(t *testing.T) {
+	r := newRig(t)
+	server, frontend := namespace(t), namespace(t)
+	join(t, server, frontend, "10.98.0.1", "10.98.0.2", 1)
+	r.setPolicies(frontendToServer)
+	w := []Workload{
+		{Name: "default/server", Labels: labels(t, "app=server"), Netns: server},
+		{Name: "default/frontend", Labels: labels(t, "app=other"), Netns: frontend},
+	}
+	r.setWorkloads(w...)
+	id := r.a.Status().Endpoints[0].ID
+	r.serve(server, r.cg, ":8080")
+	for _, step := range []struct{ label, want string }{
+		{"app=other", "connection refused"}, {"app=frontend", "200 GET /"}, {"app=other", "connection refused"},
+	} {
+		w[1].Labels = labels(t, step.label)
+		r.setWorkloads(w...)
+		if got := r.get(frontend, r.cg, "GET", "http://10.98.0.1:8080/"); !strings.HasPrefix(got, step.want) {
+			t.Errorf("with %s: %s", step.label, got)
+		}
+	}
+	if s := r.a.Status().Endpoints[0]; s.ID != id {
+		t.Errorf("endpoint %d became %d", id, s.ID)
+	}
+}
+
 // Connections of a workload that went do not outlive it: they would hold its
 // namespace.
 func TestConnectionsEnd(t *testing.T) {

@@ -40,6 +40,8 @@ func (a *Agent) lookAfter(ctx context.Context) {
 			continue
 		case <-events:
 			wait = settle
+		case <-a.soon:
+			wait = again
 		case <-timer.C:
 			if a.sweep() {
 				wait = again
@@ -147,10 +149,7 @@ func (a *Agent) watchPaths(ctx context.Context) <-chan struct{} {
 			if _, err := f.Read(buf); err != nil {
 				return
 			}
-			select {
-			case events <- struct{}{}:
-			default:
-			}
+			poke(events)
 		}
 	}()
 	return events

@@ -172,9 +172,12 @@ func (a *Agent) SetAddresses(list []Address) error {
 	return a.syncAddresses()
 }
 
-func (a *Agent) onAddrs() {
+func (a *Agent) onAddrs() { poke(a.moved) }
+
+// poke leaves word in a channel of one place.
+func poke(c chan struct{}) {
 	select {
-	case a.moved <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

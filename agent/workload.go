@@ -138,6 +138,13 @@ func (a *Agent) reconcile() error {
 		switch {
 		case ok && w.same(e.w) && handle == e.handle:
 			continue
+		case ok && handle == e.handle && e.kernel != nil:
+			// Never out of force, not for a moment.
+			if err := a.relabel(e, w); err != nil {
+				errs = append(errs, err)
+			}
+			went = true
+			continue
 		case handle != e.handle && mayLiveOn(e):
 			// Its path is gone, or another's now, but processes of it live on.
 			a.dying = append(a.dying, e)
@@ -195,6 +202,9 @@ func (a *Agent) reconcile() error {
 		a.active[e.w.Name] = e
 		a.byID[e.id] = e
 	}
+	if len(come) > 0 {
+		poke(a.soon) // what a newcomer is made of may change as it starts
+	}
 	if len(come) == 0 && !went {
 		return errors.Join(errs...)
 	}
@@ -223,8 +233,29 @@ func (a *Agent) reconcile() error {
 			errs = append(errs, a.drop(e))
 		}
 	}
+	for _, e := range a.active {
+		if e.kernel != nil {
+			errs = append(errs, e.kernel.SetIdentity(e.identity))
+		}
+	}
 	errs = append(errs, a.syncAddresses())
 	return errors.Join(errs...)
+}
+
+// relabel gives a workload that stays another name, other labels or another word on
+// its powers. What follows from that is resolved by the caller, who holds a.mu.
+func (a *Agent) relabel(e *endpoint, w Workload) error {
+	id, err := a.ids.Acquire(w.Labels)
+	if err != nil {
+		return fmt.Errorf("workload %s: %w", w.Name, err)
+	}
+	a.ids.Release(e.identity)
+	e.w, e.identity = w, id
+	if e.cut && w.Unconfined {
+		e.cut = false
+	}
+	a.log.Info("workload has changed", "workload", w.Name, "endpoint", e.id, "identity", id)
+	return nil
 }
 
 // weigh cuts off newcomers whose processes could get past us, unless the

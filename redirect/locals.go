@@ -5,6 +5,7 @@ package redirect
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -272,7 +273,10 @@ func (w *addrWatch) update() {
 			err = f.sync(w.list)
 		}
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // the namespace is going, and nobody is in it
+		w.log.Debug("update local addresses", "error", err)
+	case err != nil:
 		w.log.Error("update local addresses", "error", err)
 	}
 }

@@ -53,6 +53,17 @@ func (e *Endpoint) SetPolicy(p Policy) error {
 	return e.setPolicy(p)
 }
 
+// SetIdentity changes who the endpoint is to others.
+func (e *Endpoint) SetIdentity(id identity.ID) error {
+	e.d.mu.Lock()
+	defer e.d.mu.Unlock()
+	if e.cfg.Identity == id {
+		return nil
+	}
+	e.cfg.Identity = id
+	return e.write(e.written)
+}
+
 func (e *Endpoint) setPolicy(p Policy) error {
 	rows := map[bpf.WeirPolicyKey]bpf.WeirAction{}
 	for dir, side := range map[flow.Direction]Side{flow.Egress: p.Egress, flow.Ingress: p.Ingress} {
