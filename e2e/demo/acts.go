@@ -56,7 +56,7 @@ func (s *stage) actsUnderRun() error {
 		return err
 	}
 	s.reached("GET /public", "POST /public")
-	return nil
+	return s.actWithAgent()
 }
 
 // act runs the client under weir run.

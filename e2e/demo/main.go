@@ -14,12 +14,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/weir-proxy/weir/e2e/internal/origin"
 	"github.com/weir-proxy/weir/e2e/internal/traces"
 )
+
+// The main thread never ends, and must not be left in another namespace.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "client" {
@@ -119,7 +123,7 @@ func (s *stage) nothingLeft(before traces.Set) error {
 		fmt.Printf("\nWRONG: left behind: %s\n", strings.Join(left, ", "))
 		return nil
 	}
-	fmt.Println("\nOf the three runs nothing is left: no program, no map, no pin, no cgroup.")
+	fmt.Println("\nOf the runs and the agent nothing is left: no program, no map, no pin, no cgroup.")
 	return nil
 }
 
