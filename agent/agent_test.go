@@ -37,6 +37,9 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 {
 		switch os.Args[1] {
+		case "hammer":
+			hammer(os.Args[2])
+			return
 		case "serve":
 			serve(os.Args[2])
 			return
