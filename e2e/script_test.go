@@ -19,9 +19,10 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(withWeir{m}, map[string]func(){
-		"get":   getMain,
-		"steps": stepsMain,
-		"stage": stageMain,
+		"get":          getMain,
+		"steps":        stepsMain,
+		"stage":        stageMain,
+		"two-services": twoServicesMain,
 	})
 }
 
