@@ -214,8 +214,14 @@ func (l *lockedBuffer) String() string {
 func startAgent(t *testing.T, dir string) *weirAgent {
 	t.Helper()
 	a := &weirAgent{t: t, dir: dir, ended: make(chan error, 1)}
-	a.cmd = exec.Command(weirBinary, "agent", "--config", filepath.Join(dir, "agent.yaml"))
-	a.cmd.Stderr = &a.stderr
+	return a.start(&a.stderr)
+}
+
+func (a *weirAgent) start(stderr io.Writer) *weirAgent {
+	t := a.t
+	t.Helper()
+	a.cmd = exec.Command(weirBinary, "agent", "--config", filepath.Join(a.dir, "agent.yaml"))
+	a.cmd.Stderr = stderr
 	if err := a.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -580,4 +586,25 @@ func TestAgentKilled(t *testing.T) {
 	if left, err := traces.Left(before); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v\n%s", err, strings.Join(left, "\n"))
 	}
+}
+
+// TestAgentWithoutReader: an agent outlives whoever reads its notes.
+func TestAgentWithoutReader(t *testing.T) {
+	binary.NeedKernel(t, weirBinary)
+	s := newShop(t)
+	s.orders(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &weirAgent{t: t, dir: s.configure(t, "neighbour"), ended: make(chan error, 1)}
+	a.start(w)
+	w.Close()
+	r.Close()
+	writePolicy(t, a.dir, fmt.Sprintf(getOnly, "POST"))
+	a.until("the new policy is in force", func() bool { return a.status().Policy.Revision > 1 })
+	if get, post := s.ask(t, "frontend", "GET", ordersAddr), s.ask(t, "frontend", "POST", ordersAddr); get != "403" || post != "200" {
+		t.Errorf("GET %s, POST %s", get, post)
+	}
+	a.stop()
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/weir-proxy/weir/agent"
 	"github.com/weir-proxy/weir/agent/records"
@@ -19,6 +20,10 @@ import (
 
 // maxStatus bounds the status that a client takes, in bytes: some 100,000 endpoints.
 const maxStatus = 64 << 20
+
+// patience is how long an agent may take to begin its answer: it may be busy with a new
+// set of policies for all its workloads.
+const patience = time.Minute
 
 // ErrNoAgent says that no agent answers on a socket.
 var ErrNoAgent = errors.New("no agent runs")
@@ -36,7 +41,8 @@ type Client struct {
 func NewClient(socket string) *Client {
 	c := &Client{socket: socket}
 	c.http.Transport = &http.Transport{
-		DisableKeepAlives: true,
+		DisableKeepAlives:     true,
+		ResponseHeaderTimeout: patience,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", socket)

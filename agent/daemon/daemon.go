@@ -64,6 +64,7 @@ func Run(ctx context.Context, o Options) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, unix.SIGHUP)
 	defer signal.Stop(hup)
+	signal.Ignore(unix.SIGPIPE) // a reader of our notes that goes away must not take us with it
 
 	d := newDaemon(o)
 	cfg, err := d.loadConfig()
