@@ -14,20 +14,20 @@ const maxCost = 1 << 19
 
 // rules reads the request rules beside a list of ports.
 func (r *reader) rules(n *node, path string, pr *l7rules.PortRule) {
-	o, ok := r.object(n, path, "http")
+	o, ok := r.Object(n, path, "http")
 	if !ok {
 		return
 	}
 	other := 0
-	for _, e := range o.entries {
-		if e.key.text != "http" && unsupported[e.key.text] != "" {
+	for _, e := range o.Entries {
+		if e.Key.Text != "http" && unsupported[e.Key.Text] != "" {
 			other++
 		}
 	}
-	if other > 0 && o.get("http") != nil {
-		r.errorf(o.get("http").pos, join(path, "http"), "one application protocol per entry: write two entries")
+	if other > 0 && o.Get("http") != nil {
+		r.Errorf(o.Get("http").Pos, join(path, "http"), "one application protocol per entry: write two entries")
 	}
-	items, _ := r.list(o.get("http"), join(path, "http"))
+	items, _ := r.List(o.Get("http"), join(path, "http"))
 	for i, item := range items {
 		pr.Protocol = l7rules.HTTP
 		pr.HTTP = append(pr.HTTP, r.httpRule(item, index(join(path, "http"), i)))
@@ -35,8 +35,8 @@ func (r *reader) rules(n *node, path string, pr *l7rules.PortRule) {
 }
 
 func (r *reader) httpRule(n *node, path string) l7rules.HTTPRule {
-	h := l7rules.HTTPRule{Origin: r.origin(n.pos)}
-	o, ok := r.object(n, path, "method", "path", "host", "headers")
+	h := l7rules.HTTPRule{Origin: r.Origin(n.Pos)}
+	o, ok := r.Object(n, path, "method", "path", "host", "headers")
 	if !ok {
 		return h
 	}
@@ -44,7 +44,7 @@ func (r *reader) httpRule(n *node, path string) l7rules.HTTPRule {
 	h.Path = r.pattern(o, "path", path)
 	h.Host = r.pattern(o, "host", path)
 	r.warnHTTP(o, path, &h)
-	headers, _ := r.list(o.get("headers"), join(path, "headers"))
+	headers, _ := r.List(o.Get("headers"), join(path, "headers"))
 	for i, f := range headers {
 		if m, ok := r.header(f, index(join(path, "headers"), i)); ok {
 			h.Headers = append(h.Headers, m)
@@ -54,17 +54,17 @@ func (r *reader) httpRule(n *node, path string) l7rules.HTTPRule {
 }
 
 func (r *reader) pattern(o *object, name, path string) *match.Pattern {
-	n := o.get(name)
+	n := o.Get(name)
 	if n == nil {
 		return nil
 	}
 	at := join(path, name)
-	s, ok := r.str(n, at)
+	s, ok := r.String(n, at)
 	if !ok {
 		return nil
 	}
 	if s == "" {
-		r.warnf(n.pos, at, "empty: it matches everything, as if it were not there")
+		r.Warnf(n.Pos, at, "empty: it matches everything, as if it were not there")
 		return nil
 	}
 	if r.cost > maxCost {
@@ -79,11 +79,11 @@ func (r *reader) pattern(o *object, name, path string) *match.Pattern {
 		case errors.Is(err, match.ErrTooLarge):
 			hint = "; write several rules"
 		}
-		r.errorf(n.pos, at, "%s is no regular expression: %v%s", quote(s), err, hint)
+		r.Errorf(n.Pos, at, "%s is no regular expression: %v%s", quote(s), err, hint)
 		return nil
 	}
 	if r.cost += p.Cost(); r.cost > maxCost {
-		r.errorf(n.pos, at, "the regular expressions of this file are too large together: split the file")
+		r.Errorf(n.Pos, at, "the regular expressions of this file are too large together: split the file")
 		return nil
 	}
 	return p
@@ -92,7 +92,7 @@ func (r *reader) pattern(o *object, name, path string) *match.Pattern {
 // header reads "Name" or "Name: value". Cilium splits at the first blank and takes a colon
 // off the name; what it would read as a name that nobody can send is an error here.
 func (r *reader) header(n *node, path string) (l7rules.HeaderMatch, bool) {
-	s, ok := r.str(n, path)
+	s, ok := r.String(n, path)
 	if !ok {
 		return l7rules.HeaderMatch{}, false
 	}
@@ -102,21 +102,21 @@ func (r *reader) header(n *node, path string) (l7rules.HeaderMatch, bool) {
 	}
 	switch before, after, colon := strings.Cut(name, ":"); {
 	case strings.HasPrefix(name, ":"):
-		r.errorf(n.pos, path, "%s is a pseudo-header: use method, path and host", quote(name))
+		r.Errorf(n.Pos, path, "%s is a pseudo-header: use method, path and host", quote(name))
 	case colon && isToken(before) && after != "" && !exact:
-		r.errorf(n.pos, path, "%s: a blank is missing: write \"%s: %s\"", quote(s), before, after)
+		r.Errorf(n.Pos, path, "%s: a blank is missing: write \"%s: %s\"", quote(s), before, after)
 	case colon && isToken(before) && !exact:
-		r.errorf(n.pos, path, "%s: write \"%s\" for any value", quote(s), before)
+		r.Errorf(n.Pos, path, "%s: write \"%s\" for any value", quote(s), before)
 	case !isToken(name):
-		r.errorf(n.pos, path, "%s is no header name: write \"Name\" or \"Name: value\"", quote(name))
+		r.Errorf(n.Pos, path, "%s is no header name: write \"Name\" or \"Name: value\"", quote(name))
 	case strings.EqualFold(name, "host"):
-		r.errorf(n.pos, path, "use host for the Host header")
+		r.Errorf(n.Pos, path, "use host for the Host header")
 	case exact && strings.TrimSpace(value) != value:
-		r.errorf(n.pos, path, "%s: blanks around the value, which no value has", quote(s))
+		r.Errorf(n.Pos, path, "%s: blanks around the value, which no value has", quote(s))
 	case exact && value == "":
-		r.errorf(n.pos, path, "%s: write \"%s\" for any value", quote(s), name)
+		r.Errorf(n.Pos, path, "%s: write \"%s\" for any value", quote(s), name)
 	case exact && strings.ContainsFunc(value, func(c rune) bool { return c < ' ' || c == 0x7f }):
-		r.errorf(n.pos, path, "%s holds a control character", quote(s))
+		r.Errorf(n.Pos, path, "%s holds a control character", quote(s))
 	default:
 		return l7rules.HeaderMatch{Name: name, Value: value, Exact: exact}, true
 	}
@@ -138,27 +138,27 @@ func isToken(s string) bool {
 func (r *reader) warnHTTP(o *object, path string, h *l7rules.HTTPRule) {
 	if h.Method != nil {
 		if all, ok := h.Method.Literals(); ok && len(all) == 1 && all[0] != strings.ToUpper(all[0]) {
-			r.warnf(o.get("method").pos, join(path, "method"), "methods are case-sensitive: %s is another method than %s", quote(all[0]), strings.ToUpper(all[0]))
+			r.Warnf(o.Get("method").Pos, join(path, "method"), "methods are case-sensitive: %s is another method than %s", quote(all[0]), strings.ToUpper(all[0]))
 		}
 	}
 	if h.Path != nil {
-		at, s := o.get("path"), h.Path.String()
+		at, s := o.Get("path"), h.Path.String()
 		prefix := h.Path.Prefix()
 		all, fixed := h.Path.Literals()
 		stem, open := strings.CutSuffix(strings.TrimSuffix(s, "$"), ".*")
 		switch {
 		case fixed && len(all) == 1 && all[0] != "*" && !strings.HasPrefix(all[0], "/") || prefix != "" && prefix[0] != '/' && prefix != "*":
-			r.warnf(at.pos, join(path, "path"), "%s never matches: paths begin with /", quote(s))
+			r.Warnf(at.Pos, join(path, "path"), "%s never matches: paths begin with /", quote(s))
 		case open && match.IsPlain(strings.TrimPrefix(stem, "^")) && stem != "" && !strings.HasSuffix(stem, "/"):
-			r.warnf(at.pos, join(path, "path"), "%s also matches %sadmin: perhaps %s([/?].*)?", quote(s), stem, stem)
+			r.Warnf(at.Pos, join(path, "path"), "%s also matches %sadmin: perhaps %s([/?].*)?", quote(s), stem, stem)
 		}
 	}
 	if h.Host != nil {
 		if s := h.Host.String(); unescapedDot(s) {
-			r.warnf(o.get("host").pos, join(path, "host"), "in %s a dot is any character: write \\.", quote(s))
+			r.Warnf(o.Get("host").Pos, join(path, "host"), "in %s a dot is any character: write \\.", quote(s))
 		}
 		if prefix := h.Host.Prefix(); prefix != strings.ToLower(prefix) {
-			r.warnf(o.get("host").pos, join(path, "host"), "%s never matches: hosts are compared in lower case", quote(h.Host.String()))
+			r.Warnf(o.Get("host").Pos, join(path, "host"), "%s never matches: hosts are compared in lower case", quote(h.Host.String()))
 		}
 	}
 }

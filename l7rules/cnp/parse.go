@@ -12,6 +12,7 @@ import (
 	"github.com/weir-proxy/weir/identity"
 	"github.com/weir-proxy/weir/l7rules"
 	"github.com/weir-proxy/weir/l7rules/flow"
+	"github.com/weir-proxy/weir/l7rules/strictyaml"
 )
 
 // Parse reads the policies of one file, any number of documents. The filename is for
@@ -20,10 +21,10 @@ import (
 // The error, of type Errors, holds everything wrong in the file; then there are no
 // policies.
 func Parse(filename string, data []byte) ([]*l7rules.Policy, []Warning, error) {
-	r := &reader{file: filename}
-	docs := r.parseYAML(data)
-	if len(docs) == 0 && len(r.errs) == 0 {
-		r.errorf(pos{}, "", "no policy in this file")
+	r := newReader(filename)
+	docs := r.Documents(data)
+	if len(docs) == 0 && r.Failed() == 0 {
+		r.Errorf(pos{}, "", "no policy in this file")
 	}
 	var policies []*l7rules.Policy
 	names := map[string]pos{}
@@ -34,17 +35,16 @@ func Parse(filename string, data []byte) ([]*l7rules.Policy, []Warning, error) {
 		}
 		key := d.kind + " " + d.namespace + "/" + d.name
 		if first, ok := names[key]; ok && d.name != "" {
-			r.errorf(d.at, "metadata.name", "%s %s is also at line %d: one name, one document", d.kind, d.name, first.line)
+			r.Errorf(d.at, "metadata.name", "%s %s is also at line %d: one name, one document", d.kind, d.name, first.Line)
 		} else {
 			names[key] = d.at
 		}
 		policies = append(policies, d.policies...)
 	}
-	if len(r.errs) > 0 {
-		sortErrors(r.errs)
-		return nil, r.warnings, r.errs
+	if err := r.Err(); err != nil {
+		return nil, r.Warnings, err
 	}
-	return policies, r.warnings, nil
+	return policies, r.Warnings, nil
 }
 
 // SameNames warns of policies of different files that share a name. All of them take
@@ -59,8 +59,8 @@ func SameNames(policies []*l7rules.Policy) []Warning {
 		case !ok:
 			first[key] = p
 		case q.Origin.File != p.Origin.File:
-			warnings = append(warnings, Warning{p.Origin, "metadata.name",
-				fmt.Sprintf("%s is also in %s: both take effect", p.FullName(), q.Origin)})
+			warnings = append(warnings, Warning{Origin: p.Origin, Path: "metadata.name",
+				Text: fmt.Sprintf("%s is also in %s: both take effect", p.FullName(), q.Origin)})
 		}
 	}
 	return warnings
@@ -81,26 +81,26 @@ type document struct {
 }
 
 func (r *reader) document(n *node) (*document, bool) {
-	if n.kind != kindMap {
-		r.errorf(n.pos, "", "a policy must be a mapping, is %s", n.kind)
+	if n.Kind != kindMap {
+		r.Errorf(n.Pos, "", "a policy must be a mapping, is %s", n.Kind)
 		return nil, false
 	}
 	// What kind of document it is comes first: the fields of another kind would all
 	// be errors, none of them to the point.
-	d := &document{at: n.pos}
+	d := &document{at: n.Pos}
 	if !r.kindOf(n, d) {
 		return nil, false
 	}
-	o, _ := r.object(n, "", "apiVersion", "kind", "metadata", "spec", "specs", "status")
-	if o.get("status") != nil {
-		r.warnf(o.fields["status"].pos, "status", "ignored: it is what a cluster said of the policy")
+	o, _ := r.Object(n, "", "apiVersion", "kind", "metadata", "spec", "specs", "status")
+	if o.Get("status") != nil {
+		r.Warnf(o.Fields["status"].Pos, "status", "ignored: it is what a cluster said of the policy")
 	}
 	r.metadata(o, d)
-	spec := o.get("spec")
-	specs, present := r.list(o.get("specs"), "specs")
+	spec := o.Get("spec")
+	specs, present := r.List(o.Get("specs"), "specs")
 	if spec == nil && len(specs) == 0 {
-		if !present || o.get("specs").kind == kindList {
-			r.errorf(n.pos, "spec", "missing: a policy needs spec or specs")
+		if !present || o.Get("specs").Kind == kindList {
+			r.Errorf(n.Pos, "spec", "missing: a policy needs spec or specs")
 		}
 		return d, true
 	}
@@ -116,24 +116,24 @@ func (r *reader) document(n *node) (*document, bool) {
 // kindOf reads apiVersion and kind.
 func (r *reader) kindOf(n *node, d *document) bool {
 	fields := map[string]*node{}
-	for _, e := range n.entries {
-		if fields[e.key.text] == nil {
-			fields[e.key.text] = e.node
+	for _, e := range n.Entries {
+		if fields[e.Key.Text] == nil {
+			fields[e.Key.Text] = e.Value
 		}
 	}
 	read := func(name string) (string, *node, bool) {
 		f := fields[name]
-		if f == nil || f.kind == kindNull {
+		if f == nil || f.Kind == kindNull {
 			near := ""
-			for _, e := range n.entries {
-				if e.key.text != name && nearest(e.key.text, []string{name}) != "" {
-					near = fmt.Sprintf("; %s at line %d is misspelt", quote(e.key.text), e.key.line)
+			for _, e := range n.Entries {
+				if e.Key.Text != name && nearest(e.Key.Text, []string{name}) != "" {
+					near = fmt.Sprintf("; %s at line %d is misspelt", quote(e.Key.Text), e.Key.Line)
 				}
 			}
-			r.errorf(n.pos, name, "missing%s", near)
+			r.Errorf(n.Pos, name, "missing%s", near)
 			return "", nil, false
 		}
-		s, ok := r.str(f, name)
+		s, ok := r.String(f, name)
 		return s, f, ok
 	}
 	version, at, ok := read("apiVersion")
@@ -143,20 +143,20 @@ func (r *reader) kindOf(n *node, d *document) bool {
 	}
 	switch {
 	case version == "networking.k8s.io/v1" && kind == "NetworkPolicy":
-		r.errorf(kindAt.pos, "kind", "NetworkPolicy is not supported yet: write %s of %s", kindNamespaced, apiVersion)
+		r.Errorf(kindAt.Pos, "kind", "NetworkPolicy is not supported yet: write %s of %s", kindNamespaced, apiVersion)
 	case strings.HasPrefix(version, "weir-proxy.dev/") && kind == "Policy":
-		r.errorf(kindAt.pos, "kind", "Policy of weir-proxy.dev is not supported yet: write %s of %s", kindNamespaced, apiVersion)
+		r.Errorf(kindAt.Pos, "kind", "Policy of weir-proxy.dev is not supported yet: write %s of %s", kindNamespaced, apiVersion)
 	case kind == "List" || kind == kindNamespaced+"List" || kind == kindClusterwide+"List":
-		r.errorf(kindAt.pos, "kind", "lists are not supported: %s", unsupported["items"])
+		r.Errorf(kindAt.Pos, "kind", "lists are not supported: %s", unsupported["items"])
 	case kind != kindNamespaced && kind != kindClusterwide:
 		kinds := []string{kindNamespaced, kindClusterwide}
 		if near := nearest(kind, kinds); near != "" {
-			r.errorf(kindAt.pos, "kind", "unknown kind %s: did you mean %s?", quote(kind), near)
+			r.Errorf(kindAt.Pos, "kind", "unknown kind %s: did you mean %s?", quote(kind), near)
 		} else {
-			r.errorf(kindAt.pos, "kind", "unknown kind %s: one of %s", quote(kind), strings.Join(kinds, ", "))
+			r.Errorf(kindAt.Pos, "kind", "unknown kind %s: one of %s", quote(kind), strings.Join(kinds, ", "))
 		}
 	case version != apiVersion:
-		r.errorf(at.pos, "apiVersion", "unknown version %s of %s: write %s", quote(version), kind, apiVersion)
+		r.Errorf(at.Pos, "apiVersion", "unknown version %s of %s: write %s", quote(version), kind, apiVersion)
 	default:
 		d.kind = kind
 		return true
@@ -167,33 +167,33 @@ func (r *reader) kindOf(n *node, d *document) bool {
 // metadata reads a document's name and namespace. What else a cluster writes there says
 // nothing about traffic.
 func (r *reader) metadata(o *object, d *document) {
-	m := o.get("metadata")
+	m := o.Get("metadata")
 	if m == nil {
-		r.errorf(o.pos, "metadata.name", "missing: records name the policy by it")
+		r.Errorf(o.Pos, "metadata.name", "missing: records name the policy by it")
 		return
 	}
-	meta, ok := r.object(m, "metadata", "name", "namespace", "labels", "annotations", "uid", "resourceVersion", "generation",
+	meta, ok := r.Object(m, "metadata", "name", "namespace", "labels", "annotations", "uid", "resourceVersion", "generation",
 		"creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "ownerReferences", "finalizers", "selfLink", "generateName")
 	if !ok {
 		return
 	}
-	if n := meta.get("name"); n == nil {
-		r.errorf(meta.pos, "metadata.name", "missing: records name the policy by it")
-	} else if s, ok := r.str(n, "metadata.name"); ok {
-		d.at, d.name = n.pos, s
+	if n := meta.Get("name"); n == nil {
+		r.Errorf(meta.Pos, "metadata.name", "missing: records name the policy by it")
+	} else if s, ok := r.String(n, "metadata.name"); ok {
+		d.at, d.name = n.Pos, s
 		if !isName(s, 253, true) {
-			r.errorf(n.pos, "metadata.name", "%s is no name: lower-case letters, digits, '-' and '.', at most 253", quote(s))
+			r.Errorf(n.Pos, "metadata.name", "%s is no name: lower-case letters, digits, '-' and '.', at most 253", quote(s))
 		}
 	}
-	n := meta.get("namespace")
+	n := meta.Get("namespace")
 	switch {
 	case n != nil && d.kind == kindClusterwide:
-		r.errorf(n.pos, "metadata.namespace", "a clusterwide policy has none: leave it out, or write %s", kindNamespaced)
+		r.Errorf(n.Pos, "metadata.namespace", "a clusterwide policy has none: leave it out, or write %s", kindNamespaced)
 	case n != nil:
-		if s, ok := r.str(n, "metadata.namespace"); ok {
+		if s, ok := r.String(n, "metadata.namespace"); ok {
 			d.namespace = s
 			if !isName(s, 63, false) {
-				r.errorf(n.pos, "metadata.namespace", "%s is no namespace: lower-case letters, digits and '-', at most 63", quote(s))
+				r.Errorf(n.Pos, "metadata.namespace", "%s is no namespace: lower-case letters, digits and '-', at most 63", quote(s))
 			}
 		}
 	case d.kind == kindNamespaced:
@@ -233,64 +233,64 @@ var lists = []struct {
 }
 
 func (r *reader) spec(n *node, path, name string, d *document) {
-	errsBefore := len(r.errs)
-	o, ok := r.object(n, path, "endpointSelector", "egress", "egressDeny", "ingress", "ingressDeny", "enableDefaultDeny", "description", "labels")
+	errsBefore := r.Failed()
+	o, ok := r.Object(n, path, "endpointSelector", "egress", "egressDeny", "ingress", "ingressDeny", "enableDefaultDeny", "description", "labels")
 	if !ok {
 		return
 	}
-	p := &l7rules.Policy{Namespace: d.namespace, Name: d.name, Spec: name, Origin: r.origin(n.pos)}
+	p := &l7rules.Policy{Namespace: d.namespace, Name: d.name, Spec: name, Origin: r.Origin(n.Pos)}
 	d.policies = append(d.policies, p)
 
-	switch s := o.get("endpointSelector"); {
+	switch s := o.Get("endpointSelector"); {
 	case s != nil:
 		p.Subject = r.subject(s, join(path, "endpointSelector"), d)
-	case !slices.ContainsFunc(o.entries, func(e entry) bool { return e.key.text == "nodeSelector" }):
-		r.errorf(o.pos, join(path, "endpointSelector"), "missing: {} selects every endpoint%s", map[bool]string{true: " of the namespace"}[d.namespace != ""])
+	case !slices.ContainsFunc(o.Entries, func(e strictyaml.Entry) bool { return e.Key.Text == "nodeSelector" }):
+		r.Errorf(o.Pos, join(path, "endpointSelector"), "missing: {} selects every endpoint%s", map[bool]string{true: " of the namespace"}[d.namespace != ""])
 	}
-	entries, wrong := 0, len(r.errs) > errsBefore
+	entries, wrong := 0, r.Failed() > errsBefore
 	for _, l := range lists {
 		listPath := join(path, l.name)
-		before := len(r.errs)
-		items, _ := r.list(o.get(l.name), listPath)
-		wrong = wrong || len(r.errs) > before
+		before := r.Failed()
+		items, _ := r.List(o.Get(l.name), listPath)
+		wrong = wrong || r.Failed() > before
 		for i, item := range items {
 			entries++
-			rule := l7rules.Rule{Direction: l.direction, Deny: l.deny, Index: i, Origin: r.origin(item.pos)}
+			rule := l7rules.Rule{Direction: l.direction, Deny: l.deny, Index: i, Origin: r.Origin(item.Pos)}
 			r.rule(item, index(listPath, i), &rule, d)
 			p.Rules = append(p.Rules, rule)
 		}
 	}
 	if entries == 0 && !wrong {
-		r.errorf(o.pos, path, "no rule: at least one of egress, egressDeny, ingress, ingressDeny with an entry; egress: [{}] allows nothing")
+		r.Errorf(o.Pos, path, "no rule: at least one of egress, egressDeny, ingress, ingressDeny with an entry; egress: [{}] allows nothing")
 	}
-	if e := o.get("enableDefaultDeny"); e != nil {
+	if e := o.Get("enableDefaultDeny"); e != nil {
 		r.defaultDeny(e, join(path, "enableDefaultDeny"), p)
 	}
-	if desc := o.get("description"); desc != nil && desc.kind != kindScalar {
-		r.errorf(desc.pos, join(path, "description"), "must be a string, is %s", desc.kind)
+	if desc := o.Get("description"); desc != nil && desc.Kind != kindScalar {
+		r.Errorf(desc.Pos, join(path, "description"), "must be a string, is %s", desc.Kind)
 	}
-	if l := o.get("labels"); l != nil {
-		r.list(l, join(path, "labels"))
+	if l := o.Get("labels"); l != nil {
+		r.List(l, join(path, "labels"))
 	}
 }
 
 func (r *reader) defaultDeny(n *node, path string, p *l7rules.Policy) {
-	o, ok := r.object(n, path, "egress", "ingress")
+	o, ok := r.Object(n, path, "egress", "ingress")
 	if !ok {
 		return
 	}
 	for dir, name := range map[flow.Direction]string{flow.Egress: "egress", flow.Ingress: "ingress"} {
-		f := o.get(name)
+		f := o.Get(name)
 		if f == nil {
 			continue
 		}
-		v, ok := r.boolean(f, join(path, name))
+		v, ok := r.Boolean(f, join(path, name))
 		if !ok {
 			continue
 		}
 		p.Open[dir] = !v
 		if v && !slices.ContainsFunc(p.Rules, func(r l7rules.Rule) bool { return r.Direction == dir }) {
-			r.warnf(f.pos, join(path, name), "no effect without %s rules: %s: [{}] closes the direction", name, name)
+			r.Warnf(f.Pos, join(path, name), "no effect without %s rules: %s: [{}] closes the direction", name, name)
 		}
 	}
 }

@@ -19,19 +19,19 @@ func (r *reader) rule(n *node, path string, rule *l7rules.Rule, d *document) {
 	if rule.Direction == flow.Ingress {
 		prefix = "from"
 	}
-	o, ok := r.object(n, path, prefix+"Endpoints", prefix+"Entities", prefix+"CIDR", prefix+"CIDRSet", "toPorts")
+	o, ok := r.Object(n, path, prefix+"Endpoints", prefix+"Entities", prefix+"CIDR", prefix+"CIDRSet", "toPorts")
 	if !ok {
 		return
 	}
 	members := 0
 	present := func(name string, each func(*node, string)) {
 		at := join(path, prefix+name)
-		items, present := r.list(o.get(prefix+name), at)
+		items, present := r.List(o.Get(prefix+name), at)
 		if !present {
 			return
 		}
 		if members++; members == 2 {
-			r.errorf(o.get(prefix+name).pos, at, "a second L3 member: an entry has one of %sEndpoints, %sEntities, %sCIDR, %sCIDRSet; write two entries", prefix, prefix, prefix, prefix)
+			r.Errorf(o.Get(prefix+name).Pos, at, "a second L3 member: an entry has one of %sEndpoints, %sEntities, %sCIDR, %sCIDRSet; write two entries", prefix, prefix, prefix, prefix)
 		}
 		for i, item := range items {
 			each(item, index(at, i))
@@ -47,7 +47,7 @@ func (r *reader) rule(n *node, path string, rule *l7rules.Rule, d *document) {
 	})
 	present("CIDRSet", func(n *node, at string) { peers.CIDRs = append(peers.CIDRs, r.cidrSet(n, at)) })
 
-	ports, _ := r.list(o.get("toPorts"), join(path, "toPorts"))
+	ports, _ := r.List(o.Get("toPorts"), join(path, "toPorts"))
 	for i, p := range ports {
 		rule.Ports = append(rule.Ports, r.portRule(p, index(join(path, "toPorts"), i), rule.Deny))
 	}
@@ -57,7 +57,7 @@ func (r *reader) rule(n *node, path string, rule *l7rules.Rule, d *document) {
 }
 
 func (r *reader) entity(n *node, path string) l7rules.Entity {
-	s, ok := r.str(n, path)
+	s, ok := r.String(n, path)
 	if !ok {
 		return ""
 	}
@@ -68,31 +68,31 @@ func (r *reader) entity(n *node, path string) l7rules.Entity {
 	e := l7rules.Entity(s)
 	switch near := nearest(s, names); {
 	case !slices.Contains(names, s) && near != "":
-		r.errorf(n.pos, path, "unknown entity %s: did you mean %s?", quote(s), near)
+		r.Errorf(n.Pos, path, "unknown entity %s: did you mean %s?", quote(s), near)
 	case !slices.Contains(names, s):
-		r.errorf(n.pos, path, "unknown entity %s: one of %s", quote(s), strings.Join(names, ", "))
+		r.Errorf(n.Pos, path, "unknown entity %s: one of %s", quote(s), strings.Join(names, ", "))
 	case !e.Inhabited():
-		r.warnf(n.pos, path, "nobody is %s here: the entity selects nothing", s)
+		r.Warnf(n.Pos, path, "nobody is %s here: the entity selects nothing", s)
 	}
 	return e
 }
 
 func (r *reader) cidrSet(n *node, path string) (c l7rules.CIDR) {
-	o, ok := r.object(n, path, "cidr", "except")
+	o, ok := r.Object(n, path, "cidr", "except")
 	if !ok {
 		return c
 	}
-	cidr := o.get("cidr")
+	cidr := o.Get("cidr")
 	if cidr == nil {
-		if len(o.entries) == 0 || o.fields["except"] != nil {
-			r.errorf(o.pos, join(path, "cidr"), "missing")
+		if len(o.Entries) == 0 || o.Fields["except"] != nil {
+			r.Errorf(o.Pos, join(path, "cidr"), "missing")
 		}
 		return c
 	}
 	if c.Prefix, ok = r.prefix(cidr, join(path, "cidr")); !ok {
 		return c
 	}
-	except, _ := r.list(o.get("except"), join(path, "except"))
+	except, _ := r.List(o.Get("except"), join(path, "except"))
 	for i, e := range except {
 		at := index(join(path, "except"), i)
 		p, ok := r.prefix(e, at)
@@ -100,7 +100,7 @@ func (r *reader) cidrSet(n *node, path string) (c l7rules.CIDR) {
 			continue
 		}
 		if p.Bits() < c.Prefix.Bits() || !c.Prefix.Contains(p.Addr()) {
-			r.errorf(e.pos, at, "%s is not inside %s", p, c.Prefix)
+			r.Errorf(e.Pos, at, "%s is not inside %s", p, c.Prefix)
 		}
 		c.Except = append(c.Except, p)
 	}
@@ -109,25 +109,25 @@ func (r *reader) cidrSet(n *node, path string) (c l7rules.CIDR) {
 
 // prefix reads a CIDR.
 func (r *reader) prefix(n *node, path string) (netip.Prefix, bool) {
-	s, ok := r.str(n, path)
+	s, ok := r.String(n, path)
 	if !ok {
 		return netip.Prefix{}, false
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
 		if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-			r.errorf(n.pos, path, "%s has no length: write %s/%d", s, s, a.BitLen())
+			r.Errorf(n.Pos, path, "%s has no length: write %s/%d", s, s, a.BitLen())
 		} else {
-			r.errorf(n.pos, path, "%s is no prefix such as 10.0.0.0/8 or fd00::/8", quote(s))
+			r.Errorf(n.Pos, path, "%s is no prefix such as 10.0.0.0/8 or fd00::/8", quote(s))
 		}
 		return p, false
 	}
 	if p.Addr().Is4In6() {
-		r.errorf(n.pos, path, "%s is IPv4 in IPv6: write the IPv4 prefix", s)
+		r.Errorf(n.Pos, path, "%s is IPv4 in IPv6: write the IPv4 prefix", s)
 		return p, false
 	}
 	if m := p.Masked(); m != p {
-		r.warnf(n.pos, path, "%s is read as %s", s, m)
+		r.Warnf(n.Pos, path, "%s is read as %s", s, m)
 		p = m
 	}
 	return p, true
@@ -135,18 +135,18 @@ func (r *reader) prefix(n *node, path string) (netip.Prefix, bool) {
 
 // portRule reads one element of toPorts.
 func (r *reader) portRule(n *node, path string, deny bool) l7rules.PortRule {
-	pr := l7rules.PortRule{Origin: r.origin(n.pos)}
-	o, ok := r.object(n, path, "ports", "rules")
+	pr := l7rules.PortRule{Origin: r.Origin(n.Pos)}
+	o, ok := r.Object(n, path, "ports", "rules")
 	if !ok {
 		return pr
 	}
-	ports, _ := r.list(o.get("ports"), join(path, "ports"))
+	ports, _ := r.List(o.Get("ports"), join(path, "ports"))
 	if len(ports) > maxPorts {
-		r.errorf(o.get("ports").pos, join(path, "ports"), "%d ports: at most %d per entry; write several entries, or endPort", len(ports), maxPorts)
+		r.Errorf(o.Get("ports").Pos, join(path, "ports"), "%d ports: at most %d per entry; write several entries, or endPort", len(ports), maxPorts)
 		ports = ports[:maxPorts]
 	}
 	if len(ports) == 0 {
-		r.warnf(o.pos, path, "without ports it covers nothing")
+		r.Warnf(o.Pos, path, "without ports it covers nothing")
 	}
 	judgeable := true
 	for i, p := range ports {
@@ -154,16 +154,16 @@ func (r *reader) portRule(n *node, path string, deny bool) l7rules.PortRule {
 		pr.Ports = append(pr.Ports, ranges...)
 		judgeable = judgeable && tcp
 	}
-	rules := o.get("rules")
+	rules := o.Get("rules")
 	switch {
 	case rules == nil:
 	case deny:
-		r.errorf(rules.pos, join(path, "rules"), "deny rules have no request rules in %s: leave them out, which denies the whole port, or allow only what is meant", apiVersion)
+		r.Errorf(rules.Pos, join(path, "rules"), "deny rules have no request rules in %s: leave them out, which denies the whole port, or allow only what is meant", apiVersion)
 	default:
-		before := len(r.errs)
+		before := r.Failed()
 		r.rules(rules, join(path, "rules"), &pr)
-		if pr.Protocol == l7rules.HTTP && !judgeable && len(r.errs) == before {
-			r.errorf(rules.pos, join(path, "rules.http"), "http rules need protocol: TCP and a port other than \"0\" on every port beside them")
+		if pr.Protocol == l7rules.HTTP && !judgeable && r.Failed() == before {
+			r.Errorf(rules.Pos, join(path, "rules.http"), "http rules need protocol: TCP and a port other than \"0\" on every port beside them")
 		}
 	}
 	return pr
@@ -172,14 +172,14 @@ func (r *reader) portRule(n *node, path string, deny bool) l7rules.PortRule {
 // port reads one element of ports, and whether it is a TCP port that request rules can be
 // for.
 func (r *reader) port(n *node, path string) (ranges []l7rules.PortRange, tcp bool) {
-	o, ok := r.object(n, path, "port", "endPort", "protocol")
+	o, ok := r.Object(n, path, "port", "endPort", "protocol")
 	if !ok {
 		return nil, true
 	}
-	before := len(r.errs)
+	before := r.Failed()
 	var first, last uint16
-	if p := o.get("port"); p == nil {
-		r.errorf(o.pos, join(path, "port"), "missing: \"0\" is every port")
+	if p := o.Get("port"); p == nil {
+		r.Errorf(o.Pos, join(path, "port"), "missing: \"0\" is every port")
 	} else {
 		first, _ = r.portNumber(p, join(path, "port"))
 		last = first
@@ -187,21 +187,21 @@ func (r *reader) port(n *node, path string) (ranges []l7rules.PortRange, tcp boo
 	if first == 0 {
 		last = 65535
 	}
-	if e := o.get("endPort"); e != nil {
+	if e := o.Get("endPort"); e != nil {
 		at := join(path, "endPort")
-		if v, ok := r.integer(e, at, 0, 65535); ok && v > 0 && len(r.errs) == before {
+		if v, ok := r.Integer(e, at, 0, 65535); ok && v > 0 && r.Failed() == before {
 			switch {
 			case first == 0:
-				r.errorf(e.pos, at, "port \"0\" is every port and begins no range")
+				r.Errorf(e.Pos, at, "port \"0\" is every port and begins no range")
 			case v < int(first):
-				r.errorf(e.pos, at, "%d is below port %d", v, first)
+				r.Errorf(e.Pos, at, "%d is below port %d", v, first)
 			}
 			last = uint16(v)
 		}
 	}
 	protos, tcp := []uint8{l7rules.ProtoTCP, l7rules.ProtoUDP, l7rules.ProtoSCTP}, false
-	if p := o.get("protocol"); p != nil {
-		s, ok := r.str(p, join(path, "protocol"))
+	if p := o.Get("protocol"); p != nil {
+		s, ok := r.String(p, join(path, "protocol"))
 		switch {
 		case !ok:
 		case s == "TCP":
@@ -214,10 +214,10 @@ func (r *reader) port(n *node, path string) (ranges []l7rules.PortRange, tcp boo
 			if near := nearest(s, []string{"TCP", "UDP", "ANY"}); strings.EqualFold(near, s) {
 				hint = "write " + near
 			}
-			r.errorf(p.pos, join(path, "protocol"), "unknown protocol %s: %s", quote(s), hint)
+			r.Errorf(p.Pos, join(path, "protocol"), "unknown protocol %s: %s", quote(s), hint)
 		}
 	}
-	if len(r.errs) > before {
+	if r.Failed() > before {
 		return nil, true
 	}
 	for _, proto := range protos {
@@ -227,17 +227,17 @@ func (r *reader) port(n *node, path string) (ranges []l7rules.PortRange, tcp boo
 }
 
 func (r *reader) portNumber(n *node, path string) (uint16, bool) {
-	if n.kind == kindScalar && !n.quoted {
-		if v, err := strconv.ParseInt(n.text, 10, 64); err == nil {
+	if n.Kind == kindScalar && !n.Quoted {
+		if v, err := strconv.ParseInt(n.Text, 10, 64); err == nil {
 			if v < 0 || v > 65535 {
-				r.errorf(n.pos, path, "%d is no port: 1 to 65535, or \"0\" for every port", v)
+				r.Errorf(n.Pos, path, "%d is no port: 1 to 65535, or \"0\" for every port", v)
 			} else {
-				r.errorf(n.pos, path, "must be a string: write port: \"%d\"", v)
+				r.Errorf(n.Pos, path, "must be a string: write port: \"%d\"", v)
 			}
 			return 0, false
 		}
 	}
-	s, ok := r.str(n, path)
+	s, ok := r.String(n, path)
 	if !ok {
 		return 0, false
 	}
@@ -246,11 +246,11 @@ func (r *reader) portNumber(n *node, path string) (uint16, bool) {
 	case err == nil:
 		return uint16(v), true
 	case strings.Trim(s, "-0123456789") == "":
-		r.errorf(n.pos, path, "%s is no port: 1 to 65535, or \"0\" for every port", quote(s))
+		r.Errorf(n.Pos, path, "%s is no port: 1 to 65535, or \"0\" for every port", quote(s))
 	case isPortName(s):
-		r.errorf(n.pos, path, "named ports are not supported yet: write the number of %s", quote(s))
+		r.Errorf(n.Pos, path, "named ports are not supported yet: write the number of %s", quote(s))
 	default:
-		r.errorf(n.pos, path, "%s is no port: 1 to 65535, or \"0\" for every port", quote(s))
+		r.Errorf(n.Pos, path, "%s is no port: 1 to 65535, or \"0\" for every port", quote(s))
 	}
 	return 0, false
 }

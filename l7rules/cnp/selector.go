@@ -12,29 +12,29 @@ const namespaceLabelsPrefix = "io.cilium.k8s.namespace.labels."
 
 // requirements reads matchLabels and matchExpressions.
 func (r *reader) requirements(n *node, path string) ([]requirement, bool) {
-	o, ok := r.object(n, path, "matchLabels", "matchExpressions")
+	o, ok := r.Object(n, path, "matchLabels", "matchExpressions")
 	if !ok {
 		return nil, false
 	}
-	for _, e := range o.entries {
+	for _, e := range o.Entries {
 		// The commonest mistake of all: labels straight under the selector.
-		if o.fields[e.key.text] == nil && len(o.entries) == 1 && e.node.kind == kindScalar {
-			last := r.errs[len(r.errs)-1]
-			last.Text = "labels go into matchLabels: {" + e.key.text + ": " + e.node.text + "}"
+		if o.Fields[e.Key.Text] == nil && len(o.Entries) == 1 && e.Value.Kind == kindScalar {
+			last := r.Last()
+			last.Text = "labels go into matchLabels: {" + e.Key.Text + ": " + e.Value.Text + "}"
 		}
 	}
 	var reqs []requirement
-	before := len(r.errs)
-	if m := o.get("matchLabels"); m != nil {
+	before := r.Failed()
+	if m := o.Get("matchLabels"); m != nil {
 		reqs = append(reqs, r.matchLabels(m, join(path, "matchLabels"))...)
 	}
-	items, _ := r.list(o.get("matchExpressions"), join(path, "matchExpressions"))
+	items, _ := r.List(o.Get("matchExpressions"), join(path, "matchExpressions"))
 	for i, item := range items {
 		if req, ok := r.matchExpression(item, index(join(path, "matchExpressions"), i)); ok {
 			reqs = append(reqs, req)
 		}
 	}
-	return reqs, len(r.errs) == before
+	return reqs, r.Failed() == before
 }
 
 // requirement is one of identity's with its place.
@@ -46,86 +46,86 @@ type requirement struct {
 }
 
 func (r *reader) matchLabels(n *node, path string) (reqs []requirement) {
-	if n.kind != kindMap {
-		r.errorf(n.pos, path, "must be a mapping, is %s", n.kind)
+	if n.Kind != kindMap {
+		r.Errorf(n.Pos, path, "must be a mapping, is %s", n.Kind)
 		return nil
 	}
 	seen := map[string]pos{}
-	for _, e := range n.entries {
-		key, ok := r.str(e.key, path)
+	for _, e := range n.Entries {
+		key, ok := r.String(e.Key, path)
 		if !ok {
 			continue
 		}
 		at := join(path, key)
 		if first, ok := seen[key]; ok {
-			r.errorf(e.key.pos, at, "duplicate key, first at line %d", first.line)
+			r.Errorf(e.Key.Pos, at, "duplicate key, first at line %d", first.Line)
 			continue
 		}
-		seen[key] = e.key.pos
+		seen[key] = e.Key.Pos
 		source, name, err := identity.ParseSelectorKey(key)
 		if err != nil {
-			r.errorf(e.key.pos, at, "%v", err)
+			r.Errorf(e.Key.Pos, at, "%v", err)
 			continue
 		}
-		value, ok := r.str(e.node, at)
+		value, ok := r.String(e.Value, at)
 		if !ok {
 			continue
 		}
 		if err := identity.CheckValue(value); err != nil {
-			r.errorf(e.node.pos, at, "%v", err)
+			r.Errorf(e.Value.Pos, at, "%v", err)
 			continue
 		}
-		reqs = append(reqs, requirement{identity.Requirement{Source: source, Key: name, Op: identity.In, Values: []string{value}}, e.key.pos, at, true})
+		reqs = append(reqs, requirement{identity.Requirement{Source: source, Key: name, Op: identity.In, Values: []string{value}}, e.Key.Pos, at, true})
 	}
 	return reqs
 }
 
 func (r *reader) matchExpression(n *node, path string) (requirement, bool) {
-	req := requirement{pos: n.pos, path: path}
-	o, ok := r.object(n, path, "key", "operator", "values")
+	req := requirement{pos: n.Pos, path: path}
+	o, ok := r.Object(n, path, "key", "operator", "values")
 	if !ok {
 		return req, false
 	}
-	before := len(r.errs)
-	if k := o.get("key"); k == nil {
-		r.errorf(o.pos, join(path, "key"), "missing")
-	} else if s, ok := r.str(k, join(path, "key")); ok {
+	before := r.Failed()
+	if k := o.Get("key"); k == nil {
+		r.Errorf(o.Pos, join(path, "key"), "missing")
+	} else if s, ok := r.String(k, join(path, "key")); ok {
 		var err error
 		if req.Source, req.Key, err = identity.ParseSelectorKey(s); err != nil {
-			r.errorf(k.pos, join(path, "key"), "%v", err)
+			r.Errorf(k.Pos, join(path, "key"), "%v", err)
 		}
 	}
 	known := false
-	if op := o.get("operator"); op == nil {
-		r.errorf(o.pos, join(path, "operator"), "missing: one of %s", strings.Join(identity.Operators(), ", "))
-	} else if s, ok := r.str(op, join(path, "operator")); ok {
+	if op := o.Get("operator"); op == nil {
+		r.Errorf(o.Pos, join(path, "operator"), "missing: one of %s", strings.Join(identity.Operators(), ", "))
+	} else if s, ok := r.String(op, join(path, "operator")); ok {
 		if req.Op, known = identity.ParseOperator(s); !known {
 			hint := "one of " + strings.Join(identity.Operators(), ", ")
 			if near := nearest(s, identity.Operators()); near != "" {
 				hint = "did you mean " + near + "?"
 			}
-			r.errorf(op.pos, join(path, "operator"), "unknown operator %s: %s", quote(s), hint)
+			r.Errorf(op.Pos, join(path, "operator"), "unknown operator %s: %s", quote(s), hint)
 		}
 	}
-	values, _ := r.list(o.get("values"), join(path, "values"))
+	values, _ := r.List(o.Get("values"), join(path, "values"))
 	for i, v := range values {
 		at := index(join(path, "values"), i)
-		s, ok := r.str(v, at)
+		s, ok := r.String(v, at)
 		if !ok {
 			continue
 		}
 		if err := identity.CheckValue(s); err != nil {
-			r.errorf(v.pos, at, "%v", err)
+			r.Errorf(v.Pos, at, "%v", err)
 		}
 		req.Values = append(req.Values, s)
 	}
 	switch needs := req.Op == identity.In || req.Op == identity.NotIn; {
 	case known && needs && len(values) == 0:
-		r.errorf(o.pos, join(path, "values"), "%s needs at least one value", req.Op)
+		r.Errorf(o.Pos, join(path, "values"), "%s needs at least one value", req.Op)
 	case known && !needs && len(values) > 0:
-		r.errorf(o.get("values").pos, join(path, "values"), "%s takes no values", req.Op)
+		r.Errorf(o.Get("values").Pos, join(path, "values"), "%s takes no values", req.Op)
 	}
-	return req, len(r.errs) == before
+	return req, r.Failed() == before
 }
 
 func isNamespace(q requirement) bool {
@@ -147,12 +147,12 @@ func (r *reader) subject(n *node, path string, d *document) identity.Selector {
 	for _, q := range reqs {
 		if d.namespace != "" && isNamespace(q) {
 			if q.fromLabel && q.Values[0] != d.namespace {
-				r.warnf(q.pos, q.path, "a policy is about its own namespace: %s stands here instead of %s", d.namespace, q.Values[0])
+				r.Warnf(q.pos, q.path, "a policy is about its own namespace: %s stands here instead of %s", d.namespace, q.Values[0])
 			}
 			if q.fromLabel {
 				continue
 			}
-			r.warnf(q.pos, q.path, "a policy is about its own namespace, %s: put this into metadata.namespace", d.namespace)
+			r.Warnf(q.pos, q.path, "a policy is about its own namespace, %s: put this into metadata.namespace", d.namespace)
 		}
 		all = append(all, q.Requirement)
 	}
@@ -190,7 +190,7 @@ func (r *reader) peer(n *node, path string, d *document) identity.Selector {
 func (r *reader) selector(n *node, path string, reqs []identity.Requirement) identity.Selector {
 	s, err := identity.NewSelector(reqs...)
 	if err != nil {
-		r.errorf(n.pos, path, "%v", err)
+		r.Errorf(n.Pos, path, "%v", err)
 	}
 	return s
 }

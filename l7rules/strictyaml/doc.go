@@ -101,6 +101,10 @@ func (r *Reader) Origin(p Pos) l7rules.Origin {
 // Failed is the number of errors so far.
 func (r *Reader) Failed() int { return len(r.errs) }
 
+// Last is the latest error, for whoever knows better what to write instead. There must
+// be one.
+func (r *Reader) Last() *Error { return r.errs[len(r.errs)-1] }
+
 // Err is every error so far in the order of the file, of type Errors, or nil.
 func (r *Reader) Err() error {
 	if len(r.errs) == 0 {
