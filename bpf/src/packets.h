@@ -17,7 +17,7 @@ int weir_packet(struct __sk_buff *skb) {
         return 0;
     if (sk)
         sk = bpf_sk_fullsock(sk);
-    if (sk) {
+    if (ingress && sk) { /* a lost redirected client has no entry to be steered by */
         struct flow *f = bpf_sk_storage_get(&redirected, sk, 0, 0);
         if (f && f->kind == KIND_LOST)
             return 0;
