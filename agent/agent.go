@@ -65,6 +65,7 @@ type Agent struct {
 	active    map[string]*endpoint
 	dying     []*endpoint // of workloads whose handle is gone while tasks may live
 	refused   map[string]string
+	blocked   map[string]redirect.EndpointConfig // workloads that could not be put under policy
 	byID      map[uint32]*endpoint
 	nextID    uint32
 	prefixes  map[netip.Prefix]identity.ID
@@ -94,6 +95,7 @@ func Start(cfg Config) (*Agent, error) {
 		wanted:    map[string]Workload{},
 		active:    map[string]*endpoint{},
 		refused:   map[string]string{},
+		blocked:   map[string]redirect.EndpointConfig{},
 		byID:      map[uint32]*endpoint{},
 		prefixes:  map[netip.Prefix]identity.ID{},
 		nextLocal: identity.FirstLocal,

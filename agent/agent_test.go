@@ -262,7 +262,7 @@ func (r *rig) policies(yaml string) []*l7rules.Policy {
 
 func (r *rig) setPolicies(yaml string) {
 	r.t.Helper()
-	if _, err := r.a.SetPolicies(r.policies(yaml)); err != nil {
+	if err := r.a.SetPolicies(r.policies(yaml)); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -500,7 +500,7 @@ func TestTwoNamespaces(t *testing.T) {
 		t.Errorf("after the change, GET: %s", got)
 	}
 	// One that cannot be resolved changes nothing: two kinds of request rules on one port.
-	if _, err := r.a.SetPolicies(unresolvable(r.policies(frontendToServer))); err == nil {
+	if err := r.a.SetPolicies(unresolvable(r.policies(frontendToServer))); err == nil {
 		t.Error("a policy that contradicts itself was taken")
 	}
 	if got := r.get(frontend, r.cg, "POST", url); !strings.HasPrefix(got, "200 POST") {

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -14,20 +15,22 @@ import (
 	"github.com/weir-proxy/weir/redirect"
 )
 
-// SetPolicies puts policies in force in place of those before. On an error nothing
-// has changed. changed names the documents that came, went or differ.
-func (a *Agent) SetPolicies(list []*l7rules.Policy) (changed []string, err error) {
+// SetPolicies puts policies in force in place of those before. On an error those
+// before are in force.
+func (a *Agent) SetPolicies(list []*l7rules.Policy) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	compiled, err := a.compile(list)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	changed = difference(a.policies, list)
+	if err := a.apply(compiled); err != nil {
+		return errors.Join(err, a.refresh()) // the old ones again
+	}
 	a.policies = list
 	a.revision++
 	a.applied = time.Now()
-	return changed, a.apply(compiled)
+	return nil
 }
 
 // compile resolves policies for every workload there is. The caller holds a.mu.
@@ -213,29 +216,4 @@ func (a *Agent) syncAddresses() error {
 		list = append(list, redirect.PeerPrefix{Prefix: p, Identity: id})
 	}
 	return a.kernel.SetAddresses(list)
-}
-
-// difference names the documents that two sets do not share.
-func difference(old, list []*l7rules.Policy) []string {
-	count := map[string]int{}
-	text := func(p *l7rules.Policy) string { return p.FullName() + " " + fmt.Sprintf("%+v", *p) }
-	names := map[string]string{}
-	for _, p := range old {
-		k := text(p)
-		count[k]--
-		names[k] = p.FullName()
-	}
-	for _, p := range list {
-		k := text(p)
-		count[k]++
-		names[k] = p.FullName()
-	}
-	var changed []string
-	for k, n := range count {
-		if n != 0 && !slices.Contains(changed, names[k]) {
-			changed = append(changed, names[k])
-		}
-	}
-	slices.Sort(changed)
-	return changed
 }

@@ -97,7 +97,7 @@ type PolicyDocument struct {
 // Counters are of what has happened since the agent started.
 type Counters struct {
 	EventsLost  uint64 `json:"eventsLost"`  // decisions of the kernel whose records are missing
-	RecordsLost uint64 `json:"recordsLost"` // records that the log was too slow for
+	RecordsLost uint64 `json:"recordsLost"` // records that the log was too slow for, since it was opened
 	// MapsFull counts, by the map's name, what was refused because there was no room.
 	MapsFull map[string]uint64 `json:"mapsFull,omitempty"`
 }

@@ -157,6 +157,12 @@ func (a *Agent) reconcile() error {
 		}
 		went = true
 	}
+	for name, cfg := range a.blocked {
+		if _, ok := a.wanted[name]; !ok {
+			errs = append(errs, a.kernel.Unblock(cfg))
+			delete(a.blocked, name)
+		}
+	}
 	a.refused = map[string]string{}
 	for name, e := range a.active {
 		if e.cut {
@@ -227,11 +233,14 @@ func (a *Agent) reconcile() error {
 	}
 	for _, e := range come {
 		if err := a.add(e); err != nil {
-			errs = append(errs, err)
 			a.refused[e.w.Name] = err.Error()
 			delete(a.active, e.w.Name)
-			errs = append(errs, a.drop(e))
+			// Until it can be judged, it opens no socket.
+			errs = append(errs, err, a.drop(e), a.kernel.Block(a.endpointConfig(e)))
+			a.blocked[e.w.Name] = a.endpointConfig(e)
+			continue
 		}
+		delete(a.blocked, e.w.Name)
 	}
 	for _, e := range a.active {
 		if e.kernel != nil {
@@ -316,6 +325,15 @@ func (a *Agent) denyUnresolved(come []*endpoint) {
 }
 
 func (a *Agent) add(e *endpoint) error {
+	var err error
+	if e.kernel, err = a.kernel.AddEndpoint(a.endpointConfig(e), e.verdicts.Load().kernel()); err != nil {
+		return fmt.Errorf("put workload %s under policy: %w", e.w.Name, err)
+	}
+	a.log.Info("workload is under policy", "workload", e.w.Name, "endpoint", e.id, "identity", e.identity)
+	return nil
+}
+
+func (a *Agent) endpointConfig(e *endpoint) redirect.EndpointConfig {
 	cfg := redirect.EndpointConfig{ID: e.id, Identity: e.identity}
 	path := e.w.path(a.cfg.CgroupRoot)
 	if e.w.Cgroup != "" {
@@ -323,12 +341,7 @@ func (a *Agent) add(e *endpoint) error {
 	} else {
 		cfg.Netns = path
 	}
-	var err error
-	if e.kernel, err = a.kernel.AddEndpoint(cfg, e.verdicts.Load().kernel()); err != nil {
-		return fmt.Errorf("put workload %s under policy: %w", e.w.Name, err)
-	}
-	a.log.Info("workload is under policy", "workload", e.w.Name, "endpoint", e.id, "identity", e.identity)
-	return nil
+	return cfg
 }
 
 // drop takes an endpoint out of force. The caller holds a.mu.

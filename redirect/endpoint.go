@@ -93,6 +93,31 @@ func (d *Datapath) AddEndpoint(cfg EndpointConfig, p Policy) (_ *Endpoint, err e
 	return e, nil
 }
 
+// Block denies a workload every socket until it is added: for one that could not be.
+func (d *Datapath) Block(cfg EndpointConfig) error {
+	// Its sockets belong to an endpoint that the kernel knows nothing of.
+	if cfg.Cgroup != 0 {
+		return d.objs.ByCgroup.Put(cfg.Cgroup, cfg.ID)
+	}
+	ns, err := openNamespace(cfg.Netns)
+	if err != nil {
+		return fmt.Errorf("block endpoint %d: %w", cfg.ID, err)
+	}
+	return d.objs.ByNetns.Put(ns.cookie, cfg.ID)
+}
+
+// Unblock takes Block back.
+func (d *Datapath) Unblock(cfg EndpointConfig) error {
+	if cfg.Cgroup != 0 {
+		return d.objs.ByCgroup.Delete(cfg.Cgroup)
+	}
+	ns, err := openNamespace(cfg.Netns)
+	if err != nil {
+		return nil // it is gone, and its cookie is never used again
+	}
+	return d.objs.ByNetns.Delete(ns.cookie)
+}
+
 // Remove sets the workload free: its new connections are nobody's any more.
 func (e *Endpoint) Remove() error {
 	e.d.mu.Lock()

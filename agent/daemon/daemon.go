@@ -25,7 +25,7 @@ import (
 
 // core is what the daemon keeps in step with its files; *agent.Agent.
 type core interface {
-	SetPolicies([]*l7rules.Policy) ([]string, error)
+	SetPolicies([]*l7rules.Policy) error
 	SetAddresses([]agent.Address) error
 	SetWorkloads([]agent.Workload) error
 }
@@ -175,6 +175,9 @@ func (d *daemon) status(s agent.Status) agent.Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s.Version = d.o.Version
+	if d.out != nil {
+		s.Counters.RecordsLost = d.out.lost()
+	}
 	for _, t := range []trouble{d.configTrouble, d.policyTrouble} {
 		switch {
 		case t.text == "":

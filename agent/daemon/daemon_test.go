@@ -38,7 +38,7 @@ type fakeCore struct {
 
 var errRefused = errors.New("refused")
 
-func (c *fakeCore) SetPolicies(list []*l7rules.Policy) ([]string, error) {
+func (c *fakeCore) SetPolicies(list []*l7rules.Policy) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var names []string
@@ -48,11 +48,11 @@ func (c *fakeCore) SetPolicies(list []*l7rules.Policy) ([]string, error) {
 	c.calls = append(c.calls, fmt.Sprint("policies ", names))
 	for _, p := range list {
 		if p.Name == "refused" {
-			return nil, errRefused
+			return errRefused
 		}
 	}
 	c.policies = list
-	return nil, nil
+	return nil
 }
 
 func (c *fakeCore) SetAddresses(list []agent.Address) error {

@@ -31,6 +31,16 @@ func (o *output) sink(r *flow.Record) {
 	}
 }
 
+// lost is how many records the log was too slow for since it was opened.
+func (o *output) lost() uint64 {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	if o.w == nil {
+		return 0
+	}
+	return o.w.Lost()
+}
+
 // open begins a log in place of the one before, which may be the same file under
 // another name by now. On an error the one before goes on.
 func (o *output) open(l config.Log) error {

@@ -29,7 +29,7 @@ func (d *daemon) start(cfg *config.Config, set *policySet) error {
 	if err := d.core.SetAddresses(addresses(cfg)); err != nil {
 		return fmt.Errorf("set addresses: %w", err)
 	}
-	if _, err := d.core.SetPolicies(set.policies); err != nil {
+	if err := d.core.SetPolicies(set.policies); err != nil {
 		return fmt.Errorf("put policies in force: %w", err)
 	}
 	d.cfg = cfg
@@ -75,7 +75,7 @@ func (d *daemon) reloadPolicies() {
 	defer d.mu.Unlock()
 	set, err := loadPolicies(d.cfg.Policies)
 	if err == nil && !set.since(d.set).empty() {
-		_, err = d.core.SetPolicies(set.policies)
+		err = d.core.SetPolicies(set.policies)
 	}
 	if err != nil {
 		d.policyTrouble.refuse(d.log, err)
@@ -132,14 +132,14 @@ func (d *daemon) change(cfg *config.Config, set *policySet) error {
 	before, old := d.cfg, d.set
 	back := func(err error) error {
 		d.cfg = before
-		_, perr := d.core.SetPolicies(old.policies)
+		perr := d.core.SetPolicies(old.policies)
 		d.setWorkloads()
 		return errors.Join(err, d.core.SetAddresses(addresses(before)), perr)
 	}
 	if relabelled(before, cfg) {
 		// A workload must be selected at every moment, under its old labels and under its
 		// new ones: for a moment both sets of policies are in force.
-		if _, err := d.core.SetPolicies(slices.Concat(old.policies, set.policies)); err != nil {
+		if err := d.core.SetPolicies(slices.Concat(old.policies, set.policies)); err != nil {
 			return fmt.Errorf("put policies in force beside those before, while workloads change their labels (change one after the other): %w", err)
 		}
 		d.cfg = cfg
@@ -148,7 +148,7 @@ func (d *daemon) change(cfg *config.Config, set *policySet) error {
 	if err := d.core.SetAddresses(addresses(cfg)); err != nil {
 		return back(fmt.Errorf("set addresses: %w", err))
 	}
-	if _, err := d.core.SetPolicies(set.policies); err != nil {
+	if err := d.core.SetPolicies(set.policies); err != nil {
 		return back(fmt.Errorf("put policies in force: %w", err))
 	}
 	d.cfg = cfg

@@ -49,7 +49,8 @@ type Writer struct {
 
 	mu      sync.Mutex
 	pending []byte
-	lost    uint64
+	lost    uint64 // since the last line that said so
+	total   uint64 // lost since the beginning
 	since   time.Time  // of the write in progress; zero if there is none
 	room    *sync.Cond // pending was taken, the write stalled or failed, or Close was called
 	err     error
@@ -83,6 +84,7 @@ func (w *Writer) Sink(r *flow.Record) {
 	for len(w.pending) >= maxPending && w.err == nil {
 		if !w.since.IsZero() && time.Since(w.since) >= stalled {
 			w.lost++
+			w.total++
 			return
 		}
 		w.room.Wait()
@@ -95,6 +97,13 @@ func (w *Writer) Sink(r *flow.Record) {
 	if first {
 		w.wake <- struct{}{} // does not block: run took the last one before it took pending
 	}
+}
+
+// Lost is how many records were lost until now.
+func (w *Writer) Lost() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.total
 }
 
 // Close writes out what waits and returns the first error of writing.

@@ -34,7 +34,7 @@ func startDatapath(ctx context.Context, cfg datapathConfig) (datapath, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := a.SetPolicies(cfg.Policies); err != nil {
+	if err := a.SetPolicies(cfg.Policies); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	if err := a.SetWorkloads([]agent.Workload{{Name: cfg.Name, Labels: cfg.Labels, Cgroup: "/"}}); err != nil {

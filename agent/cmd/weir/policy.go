@@ -17,7 +17,7 @@ func policyCommand() *cobra.Command {
 		Short: "Check and explain policy files, on any system, without root",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return &exitError{code: 2, err: fmt.Errorf("weir policy: a command is missing: validate or explain")}
+			return &exitError{code: 2, err: fmt.Errorf("weir policy: a command is missing: validate, explain or list")}
 		},
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{code: 2, err: err} })
