@@ -117,6 +117,7 @@ const (
 	SteerMapEndpoints   = "endpoints"
 	SteerMapEvents      = "events"
 	SteerMapFlows       = "flows"
+	SteerMapInherited   = "inherited"
 	SteerMapListeners   = "listeners"
 	SteerMapListening   = "listening"
 	SteerMapPeers       = "peers"
@@ -180,6 +181,7 @@ type SteerMapSpecs struct {
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Inherited *ebpf.MapSpec `ebpf:"inherited"`
 	Listeners *ebpf.MapSpec `ebpf:"listeners"`
 	Listening *ebpf.MapSpec `ebpf:"listening"`
 	Peers     *ebpf.MapSpec `ebpf:"peers"`
@@ -219,6 +221,7 @@ type SteerMaps struct {
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Flows     *ebpf.Map `ebpf:"flows"`
+	Inherited *ebpf.Map `ebpf:"inherited"`
 	Listeners *ebpf.Map `ebpf:"listeners"`
 	Listening *ebpf.Map `ebpf:"listening"`
 	Peers     *ebpf.Map `ebpf:"peers"`
@@ -232,6 +235,7 @@ func (m *SteerMaps) Close() error {
 		m.Endpoints,
 		m.Events,
 		m.Flows,
+		m.Inherited,
 		m.Listeners,
 		m.Listening,
 		m.Peers,

@@ -220,6 +220,7 @@ const (
 	WeirMapEndpoints         = "endpoints"
 	WeirMapEvents            = "events"
 	WeirMapFlows             = "flows"
+	WeirMapInherited         = "inherited"
 	WeirMapListeners         = "listeners"
 	WeirMapListening         = "listening"
 	WeirMapOwner             = "owner"
@@ -314,6 +315,7 @@ type WeirMapSpecs struct {
 	Endpoints      *ebpf.MapSpec `ebpf:"endpoints"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	Flows          *ebpf.MapSpec `ebpf:"flows"`
+	Inherited      *ebpf.MapSpec `ebpf:"inherited"`
 	Listeners      *ebpf.MapSpec `ebpf:"listeners"`
 	Listening      *ebpf.MapSpec `ebpf:"listening"`
 	Owner          *ebpf.MapSpec `ebpf:"owner"`
@@ -366,6 +368,7 @@ type WeirMaps struct {
 	Endpoints      *ebpf.Map `ebpf:"endpoints"`
 	Events         *ebpf.Map `ebpf:"events"`
 	Flows          *ebpf.Map `ebpf:"flows"`
+	Inherited      *ebpf.Map `ebpf:"inherited"`
 	Listeners      *ebpf.Map `ebpf:"listeners"`
 	Listening      *ebpf.Map `ebpf:"listening"`
 	Owner          *ebpf.Map `ebpf:"owner"`
@@ -385,6 +388,7 @@ func (m *WeirMaps) Close() error {
 		m.Endpoints,
 		m.Events,
 		m.Flows,
+		m.Inherited,
 		m.Listeners,
 		m.Listening,
 		m.Owner,

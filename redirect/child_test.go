@@ -112,6 +112,10 @@ func child(a []string) {
 			continue
 		}
 		switch op {
+		case "inherit":
+			st = append(st, 3)
+			unix.SetNonblock(3, false)
+			timeout(3)
 		case "v6only":
 			n, _ := strconv.Atoi(next())
 			say(op, unix.SetsockoptInt(cur(), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, n))

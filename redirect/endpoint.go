@@ -89,6 +89,12 @@ func (d *Datapath) AddEndpoint(cfg EndpointConfig, p Policy) (_ *Endpoint, err e
 			delete(d.endpoints, cfg.ID)
 			return nil, err
 		}
+		if cfg.CgroupDir != "" {
+			if err := d.findInherited(); err != nil {
+				delete(d.endpoints, cfg.ID)
+				return nil, err
+			}
+		}
 	}
 	return e, nil
 }

@@ -376,6 +376,12 @@ type proc struct {
 
 func spawn(t *testing.T, cgroup string, ns namespace, uid uint32, script ...string) *proc {
 	t.Helper()
+	return spawnWith(t, cgroup, ns, uid, nil, script...)
+}
+
+// spawnWith gives the child a socket as well, which the word "inherit" makes its first.
+func spawnWith(t *testing.T, cgroup string, ns namespace, uid uint32, sock *os.File, script ...string) *proc {
+	t.Helper()
 	cg := open(t, cgroup)
 	inR, inW, err := os.Pipe()
 	if err != nil {
@@ -390,6 +396,9 @@ func spawn(t *testing.T, cgroup string, ns namespace, uid uint32, script ...stri
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cg.Fd())}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = inR, outW, outW
 	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // the race detector waits a second at the end of each
+	if sock != nil {
+		cmd.ExtraFiles = []*os.File{sock}
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

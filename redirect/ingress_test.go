@@ -5,11 +5,14 @@ package redirect
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/weir-proxy/weir/bpf"
 	"github.com/weir-proxy/weir/identity"
 	"github.com/weir-proxy/weir/l7rules"
@@ -312,6 +315,42 @@ func TestIngressSharedNamespace(t *testing.T) {
 	s.cmd.Process.Kill()
 }
 
+// A service whose listening socket somebody else opened, as systemd does, is judged.
+func TestIngressInheritedListener(t *testing.T) {
+	needKernel(t)
+	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
+	f.a, f.b = newPair(t)
+	server := newCgroupIn(t, f.cgroup)
+	f.start(Config{Ingress: true})
+	f.addWith(EndpointConfig{ID: serverID, Identity: serverIdentity, Netns: f.a.path, Cgroup: inode(t, server), CgroupDir: server},
+		ingress(row(identity.Host, 81, l7rules.ActionAllow)))
+	for _, port := range []string{"80", "81"} {
+		var ln net.Listener
+		inside(t, f.a, func() (err error) {
+			ln, err = net.Listen("tcp4", "127.0.0.1:"+port)
+			return err
+		})
+		file, err := ln.(*net.TCPListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln.Close()
+		// The child takes it over and holds it; the copy here goes.
+		s := spawnWith(t, server, f.a, 0, file, "inherit", "say", "up", "accept", "send")
+		file.Close()
+		s.until("up ")
+		if err := f.d.Resync(); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"80": "connect:ECONNREFUSED", "81": "got=hello"}[port]
+		if got := runIn(t, f.cgroup, f.a, 0, "tcp4", "connect", "127.0.0.1:"+port, "recv"); got != want {
+			t.Errorf("port %s: %s, want %s", port, got, want)
+		}
+		s.cmd.Process.Kill()
+		s.wait()
+	}
+}
+
 // Both sides judge: the sender's policy sends it to the proxy, and the proxy's own
 // connection is the sender's for the receiver.
 func TestBothSides(t *testing.T) {
@@ -391,6 +430,61 @@ func TestIngressUDP(t *testing.T) {
 		}
 		c.wait()
 	}
+}
+
+// Endpoints that came and went leave no entry in any map.
+func TestNoEntryLeft(t *testing.T) {
+	needKernel(t)
+	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
+	f.a, f.b = newPair(t)
+	f.start(Config{Ingress: true})
+	w := f.forward()
+	maps := map[string]*ebpf.Map{
+		"by_cgroup": f.d.objs.ByCgroup, "by_netns": f.d.objs.ByNetns, "endpoints": f.d.objs.Endpoints, "flows": f.d.objs.Flows,
+		"inherited": f.d.objs.Inherited, "listeners": f.d.objs.Listeners, "listening": f.d.objs.Listening, "peers": f.d.objs.Peers,
+		"policy": f.d.objs.Policy,
+	}
+	keys := func(m *ebpf.Map) int {
+		n := 0
+		var prev any
+		for k := make([]byte, m.KeySize()); m.NextKey(prev, &k) == nil; n++ {
+			prev = slices.Clone(k)
+		}
+		return n
+	}
+	server := newCgroupIn(t, f.cgroup)
+	for range 5 {
+		list := []*Endpoint{
+			f.addWith(EndpointConfig{ID: clientID, Identity: clientIdentity, Netns: f.a.path}, Policy{Egress: Side{Enforced: true, Rows: []PolicyRow{toWorld}}}),
+			f.addWith(EndpointConfig{ID: serverID, Identity: serverIdentity, Netns: f.b.path, Cgroup: inode(t, server), CgroupDir: server},
+				ingress(row(clientIdentity, 80, l7rules.ActionRedirect))),
+		}
+		s := f.serve(server, f.b, "tcp4 bind "+addrB4+":80")
+		if got := f.run("tcp4", "connect", addrB4+":80", "recv"); got != "got=hello" {
+			t.Fatal(got)
+		}
+		s.wait()
+		<-w.seen
+		<-w.seen
+		if err := f.d.Resync(); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list {
+			if err := e.Remove(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, m := range maps {
+		waitFor(t, name+" to be empty", func() bool { return keys(m) == 0 })
+	}
+	if len(f.d.places) != 0 || len(f.d.endpoints) != 0 || len(f.d.inherited) != 0 {
+		t.Errorf("places %v, endpoints %v, inherited %v", f.d.places, f.d.endpoints, f.d.inherited)
+	}
+	f.d.owners.Range(func(k, v any) bool {
+		t.Errorf("address %v still leads to %v", k, v)
+		return true
+	})
 }
 
 // A policy that changes judges the next connection.

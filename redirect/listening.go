@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/cilium/ebpf"
@@ -31,6 +32,7 @@ type listenSocket struct {
 	local  netip.AddrPort
 	cookie uint64
 	cgroup uint64
+	inode  uint32
 	v6only bool
 }
 
@@ -89,13 +91,19 @@ func (d *Datapath) listener(netns uint64, addr netip.AddrPort) uint32 {
 		if err != nil || v.Refs <= 0 || a == any6 && addr.Addr().Is4() && v.Dual == 0 {
 			continue
 		}
-		return v.Endpoint
+		if v.Endpoint != 0 {
+			return v.Endpoint
+		}
+		var id uint32
+		d.objs.Inherited.Lookup(lportKey(netns, netip.AddrPortFrom(a, addr.Port())), &id)
+		return id
 	}
 	return 0
 }
 
 // Resync forgets listening sockets that were there before the programs and are gone
-// now. It is to be called every few seconds.
+// now, and finds those that endpoints hold without having opened them. It is to be
+// called every few seconds.
 func (d *Datapath) Resync() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -105,7 +113,81 @@ func (d *Datapath) Resync() error {
 			errs = append(errs, p.resync())
 		}
 	}
+	if d.cfg.Ingress {
+		errs = append(errs, d.findInherited())
+	}
 	return errors.Join(errs...)
+}
+
+// findInherited writes which listening sockets are held by processes of cgroup
+// endpoints. The kernel asks it only about sockets that no endpoint opened. The caller
+// holds d.mu.
+func (d *Datapath) findInherited() error {
+	want := map[bpf.WeirLportKey]uint32{}
+	for _, p := range d.places {
+		holders := map[uint32]uint32{} // inode of the socket -> endpoint
+		for _, e := range d.endpoints {
+			if e.place == p && e.cfg.CgroupDir != "" {
+				for _, inode := range socketsOf(e.cfg.CgroupDir) {
+					holders[inode] = e.cfg.ID
+				}
+			}
+		}
+		if len(holders) == 0 {
+			continue
+		}
+		socks, err := p.listNow()
+		if err != nil {
+			return err
+		}
+		for _, s := range socks {
+			if id := holders[s.inode]; id != 0 {
+				want[lportKey(p.ns.cookie, s.local)] = id
+			}
+		}
+	}
+	for k, id := range want {
+		if d.inherited[k] == id {
+			continue
+		}
+		if err := d.objs.Inherited.Put(k, id); err != nil {
+			return fmt.Errorf("write inherited socket: %w", err)
+		}
+	}
+	for k := range d.inherited {
+		if _, ok := want[k]; ok {
+			continue
+		}
+		if err := d.objs.Inherited.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("remove inherited socket: %w", err)
+		}
+	}
+	d.inherited = want
+	return nil
+}
+
+// socketsOf lists the inodes of the sockets that processes of a cgroup, and of those
+// below it, hold. Processes that go meanwhile hold none.
+func socketsOf(cgroup string) []uint32 {
+	var list []uint32
+	filepath.WalkDir(cgroup, func(path string, e os.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return nil
+		}
+		procs, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		for _, pid := range strings.Fields(string(procs)) {
+			fds, _ := os.ReadDir("/proc/" + pid + "/fd")
+			for _, fd := range fds {
+				target, _ := os.Readlink("/proc/" + pid + "/fd/" + fd.Name())
+				var inode uint32
+				if n, _ := fmt.Sscanf(target, "socket:[%d]", &inode); n == 1 {
+					list = append(list, inode)
+				}
+			}
+		}
+		return nil
+	})
+	return list
 }
 
 func (p *place) resync() error {
@@ -282,6 +364,7 @@ func diag(family uint8) ([]listenSocket, error) {
 			a = netip.AddrFrom16([16]byte(m[8:24]))
 		}
 		s.local = netip.AddrPortFrom(a, binary.BigEndian.Uint16(m[4:]))
+		s.inode = binary.NativeEndian.Uint32(m[68:])
 		attrs, err := nl.ParseRouteAttr(m[diagMsgSize:])
 		if err != nil {
 			return nil, err

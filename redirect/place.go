@@ -235,6 +235,7 @@ func (p *place) load(ingress bool) (*ebpf.Program, error) {
 		bpf.SteerMapEndpoints: p.d.objs.Endpoints,
 		bpf.SteerMapEvents:    p.d.objs.Events,
 		bpf.SteerMapFlows:     p.d.objs.Flows,
+		bpf.SteerMapInherited: p.d.objs.Inherited,
 		bpf.SteerMapListeners: p.d.objs.Listeners,
 		bpf.SteerMapListening: p.d.objs.Listening,
 		bpf.SteerMapPeers:     p.d.objs.Peers,

@@ -78,6 +78,7 @@ type Datapath struct {
 	prepared  map[uint64]*place               // by inode of the namespace
 	peers     [2]map[netip.Prefix]identity.ID // by common scope
 	node      *nodeAddrs
+	inherited map[bpf.WeirLportKey]uint32 // what the kernel was told
 }
 
 // Open loads the programs, attaches and pins them. Nothing is judged until the

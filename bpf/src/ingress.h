@@ -4,24 +4,24 @@
 #pragma once
 #include "maps.h"
 
-/* The one who would accept a connection to addr:port, in the order of Linux's own lookup: the address, IPv4 any, IPv6 any if dual. 0 nobody. */
-static __always_inline struct lport *who_listens(__u64 ns, const struct addr *addr, __u32 port) {
-    struct lport_key k = {.netns = ns, .local = *addr, .port = port};
-    int v4 = is_mapped(addr);
-    struct lport *v = bpf_map_lookup_elem(&listening, &k);
+/* The one who would accept a connection to k, in the order of Linux's own lookup: the address, IPv4 any, IPv6 any if dual; k becomes that
+ * one's. 0 nobody. */
+static __always_inline struct lport *who_listens(struct lport_key *k) {
+    int v4 = is_mapped(&k->local);
+    struct lport *v = bpf_map_lookup_elem(&listening, k);
     if (v && v->refs > 0)
         return v;
     if (v4) {
-        k.local.ip[3] = 0;
-        v = bpf_map_lookup_elem(&listening, &k);
+        k->local.ip[3] = 0;
+        v = bpf_map_lookup_elem(&listening, k);
         if (v && v->refs > 0)
             return v;
     }
-    k.local.ip[0] = 0;
-    k.local.ip[1] = 0;
-    k.local.ip[2] = 0;
-    k.local.ip[3] = 0;
-    v = bpf_map_lookup_elem(&listening, &k);
+    k->local.ip[0] = 0;
+    k->local.ip[1] = 0;
+    k->local.ip[2] = 0;
+    k->local.ip[3] = 0;
+    v = bpf_map_lookup_elem(&listening, k);
     if (v && v->refs > 0 && (!v4 || v->dual))
         return v;
     return 0;
@@ -30,20 +30,25 @@ static __always_inline struct lport *who_listens(__u64 ns, const struct addr *ad
 /* The functions below that are not inlined are global ones: the verifier looks at each once, instead of once on every way that leads there.
  * weir_steer is verified for every namespace. */
 
-/* The endpoint that would accept a connection as its sender sees it, 0 none. A listener that is older than we are is its namespace's. */
+/* The endpoint that would accept a connection as its sender sees it, 0 none. A listener that nobody of ours opened is whose process holds it,
+ * or its namespace's. */
 __attribute__((noinline)) __u32 weir_receiver(const struct flow_key *k) {
+    struct lport_key at = {};
     struct lport *l;
     __u32 *e;
-    __u64 ns;
     if (!k)
         return 0;
-    l = who_listens(k->netns, &k->remote, k->rport);
+    at.netns = k->netns;
+    at.local = k->remote;
+    at.port = k->rport;
+    l = who_listens(&at);
     if (!l)
         return 0;
     if (l->endpoint)
         return l->endpoint;
-    ns = k->netns;
-    e = bpf_map_lookup_elem(&by_netns, &ns);
+    e = bpf_map_lookup_elem(&inherited, &at);
+    if (!e)
+        e = bpf_map_lookup_elem(&by_netns, &at.netns);
     return e ? *e : 0;
 }
 

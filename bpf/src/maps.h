@@ -56,6 +56,15 @@ struct {
     __type(value, struct lport);
 } listening SEC(".maps");
 
+/* Listening sockets that a process of an endpoint holds although somebody unmanaged opened them, as systemd does for its services. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 4096);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, struct lport_key);
+    __type(value, __u32);
+} inherited SEC(".maps");
+
 /* Final verdicts per endpoint, peer identity, direction, protocol and port prefix. What is not there is denied. */
 struct {
     __uint(type, BPF_MAP_TYPE_LPM_TRIE);
