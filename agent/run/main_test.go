@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,13 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	case "count":
 		countMain()
+	}
+	// Whoever started the tests may ignore signals, as nohup and a shell's & do, and the
+	// processes of the tests would inherit that. What has a handler they do not.
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
 	}
 	os.Exit(m.Run())
 }
