@@ -238,6 +238,7 @@ const (
 	WeirProgWeirPacket       = "weir_packet"
 	WeirProgWeirSendmsg4     = "weir_sendmsg4"
 	WeirProgWeirSendmsg6     = "weir_sendmsg6"
+	WeirProgWeirSetsockopt   = "weir_setsockopt"
 	WeirProgWeirSockCreate   = "weir_sock_create"
 	WeirProgWeirSockops      = "weir_sockops"
 	WeirVarIngress           = "ingress"
@@ -301,6 +302,7 @@ type WeirProgramSpecs struct {
 	WeirPacket       *ebpf.ProgramSpec `ebpf:"weir_packet"`
 	WeirSendmsg4     *ebpf.ProgramSpec `ebpf:"weir_sendmsg4"`
 	WeirSendmsg6     *ebpf.ProgramSpec `ebpf:"weir_sendmsg6"`
+	WeirSetsockopt   *ebpf.ProgramSpec `ebpf:"weir_setsockopt"`
 	WeirSockCreate   *ebpf.ProgramSpec `ebpf:"weir_sock_create"`
 	WeirSockops      *ebpf.ProgramSpec `ebpf:"weir_sockops"`
 }
@@ -428,6 +430,7 @@ type WeirPrograms struct {
 	WeirPacket       *ebpf.Program `ebpf:"weir_packet"`
 	WeirSendmsg4     *ebpf.Program `ebpf:"weir_sendmsg4"`
 	WeirSendmsg6     *ebpf.Program `ebpf:"weir_sendmsg6"`
+	WeirSetsockopt   *ebpf.Program `ebpf:"weir_setsockopt"`
 	WeirSockCreate   *ebpf.Program `ebpf:"weir_sock_create"`
 	WeirSockops      *ebpf.Program `ebpf:"weir_sockops"`
 }
@@ -442,6 +445,7 @@ func (p *WeirPrograms) Close() error {
 		p.WeirPacket,
 		p.WeirSendmsg4,
 		p.WeirSendmsg6,
+		p.WeirSetsockopt,
 		p.WeirSockCreate,
 		p.WeirSockops,
 	)

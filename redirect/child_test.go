@@ -176,6 +176,8 @@ func child(a []string) {
 		case "sourceroute": // IPv4 loose source route through an address (RFC 791)
 			via := netip.MustParseAddr(next()).As4()
 			say(op, unix.SetsockoptString(cur(), unix.IPPROTO_IP, unix.IP_OPTIONS, string(append([]byte{131, 7, 4}, append(via[:], 0)...))))
+		case "longoption":
+			say(op, unix.SetsockoptString(cur(), unix.SOL_SOCKET, unix.SO_RCVBUF, string(make([]byte, 1<<16))))
 		case "dev":
 			say(op, unix.BindToDevice(cur(), next()))
 		case "peername":

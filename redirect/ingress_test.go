@@ -432,6 +432,18 @@ func TestIngressUDP(t *testing.T) {
 	}
 }
 
+// A source route does not carry what was judged for one destination to another.
+func TestSourceRoute(t *testing.T) {
+	f := ingressFixture(t, Policy{})
+	seen := sniff(t, f.b)
+	if got := f.run("tcp4", "quick", "sourceroute", addrB4, "connect", "10.99.0.3:90"); !strings.HasPrefix(got, "connect:") {
+		t.Errorf("connect with a source route: %s", got)
+	}
+	if seen(addrB4) {
+		t.Error("a packet with a source route left")
+	}
+}
+
 // Endpoints that came and went leave no entry in any map.
 func TestNoEntryLeft(t *testing.T) {
 	needKernel(t)

@@ -49,8 +49,8 @@ type Writer struct {
 
 	mu      sync.Mutex
 	pending []byte
-	lost    uint64 // since the last line that said so
-	total   uint64 // lost since the beginning
+	lost    uint64     // since the last line that said so
+	total   uint64     // lost since the beginning
 	since   time.Time  // of the write in progress; zero if there is none
 	room    *sync.Cond // pending was taken, the write stalled or failed, or Close was called
 	err     error

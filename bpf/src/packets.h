@@ -13,10 +13,11 @@ SEC("cgroup_skb/egress")
 int weir_packet(struct __sk_buff *skb) {
     struct bpf_sock *sk = skb->sk;
     __u8 b;
-    if (only_netns && !proxy_lives(only_netns))
-        return 0;
     if (sk)
         sk = bpf_sk_fullsock(sk);
+    /* A redirected connection ends with the proxy by itself. */
+    if (only_netns && !(sk && sk->dst_port == bpf_htons(REDIRECT_PORT)) && !proxy_lives(only_netns))
+        return 0;
     if (ingress && sk) { /* a lost redirected client has no entry to be steered by */
         struct flow *f = bpf_sk_storage_get(&redirected, sk, 0, 0);
         if (f && f->kind == KIND_LOST)

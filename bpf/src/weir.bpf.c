@@ -201,6 +201,28 @@ int weir_getpeername6(struct bpf_sock_addr *ctx) {
     return 1;
 }
 
+#define IPPROTO_IP_LEVEL 0
+#define IP_OPTIONS 4
+#define IPPROTO_IPV6_LEVEL 41
+#define IPV6_2292RTHDR 5
+#define IPV6_2292PKTOPTIONS 6
+#define IPV6_RTHDR 57
+#define MAX_OPTLEN 4096
+
+/* A source route or a routing header, which any user may set, would carry the SYN of a redirected connection elsewhere before it comes to
+ * the loopback. Those of direct ones, and of datagrams that bring theirs along, are weir_packet's. */
+SEC("cgroup/setsockopt")
+int weir_setsockopt(struct bpf_sockopt *ctx) {
+    int level = ctx->level, name = ctx->optname;
+    if (level == IPPROTO_IP_LEVEL && name == IP_OPTIONS)
+        return 0;
+    if (level == IPPROTO_IPV6_LEVEL && (name == IPV6_RTHDR || name == IPV6_2292RTHDR || name == IPV6_2292PKTOPTIONS))
+        return 0;
+    if (ctx->optlen > MAX_OPTLEN)
+        ctx->optlen = 0; /* else the kernel refuses what is larger than a page */
+    return 1;
+}
+
 /* Emits these types for Go. */
 const struct event *unused_event __attribute__((unused));
 const enum reason *unused_reason __attribute__((unused));
