@@ -430,7 +430,6 @@ func (talk *talk) playOrigin(l net.Listener, slow bool) string {
 	return ""
 }
 
-//
 // A reset is told once: to the write that meets it, or to the next read.
 func say(c net.Conn, b []byte, slow bool) error {
 	if !slow {
