@@ -246,8 +246,11 @@ func agentChild(a []string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	rows := []PolicyRow{toWorld, {Peer: identity.World, Proto: unix.IPPROTO_TCP, First: 90, Last: 90, Action: l7rules.ActionAllow}}
-	rows[0].Last = 89
+	rows := []PolicyRow{toWorld}
+	if a[4] == "direct" {
+		rows[0].Last = 89
+		rows = append(rows, PolicyRow{Peer: identity.World, Proto: unix.IPPROTO_TCP, First: 90, Last: 90, Action: l7rules.ActionAllow})
+	}
 	if _, err := d.AddEndpoint(EndpointConfig{ID: testEndpoint, Identity: 1000, Cgroup: cgroupIno(st), Netns: a[2]}, Policy{Egress: Side{Enforced: true, Rows: rows}}); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -284,7 +287,7 @@ func TestKilledProxy(t *testing.T) {
 	needKernel(t)
 	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
 	f.a, f.b = newPair(t)
-	agent := exec.Command("/proc/self/exe", "agent", f.bpffs, f.cgroup, f.a.path, ownCgroup(t))
+	agent := exec.Command("/proc/self/exe", "agent", f.bpffs, f.cgroup, f.a.path, ownCgroup(t), "direct")
 	agent.Stderr = os.Stderr
 	out, err := agent.StdoutPipe()
 	if err != nil {
@@ -395,5 +398,48 @@ func sniff(t *testing.T, ns namespace) func(dst string) bool {
 				return true
 			}
 		}
+	}
+}
+
+// Where everything the policy allows goes through the proxy, a killed one cuts off a
+// listener of the workload's own too.
+func TestKilledProxyCutsListeners(t *testing.T) {
+	needKernel(t)
+	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
+	f.a, f.b = newPair(t)
+	agent := exec.Command("/proc/self/exe", "agent", f.bpffs, f.cgroup, f.a.path, ownCgroup(t), "redirected")
+	agent.Stderr = os.Stderr
+	out, err := agent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer agent.Process.Kill()
+	if said, _ := bufio.NewReader(out).ReadString('\n'); !strings.HasPrefix(said, "up ") {
+		t.Fatalf("agent: %s", said)
+	}
+	server := spawn(t, f.cgroup, f.a, 0, "tcp4", "bind", addrA4+":7000", "listen", "say", "up", "accept", "send", "say", "sent", "wait", "send", "unacked")
+	server.until("up ")
+	var c net.Conn
+	inside(t, f.b, func() (err error) {
+		c, err = net.Dial("tcp4", addrA4+":7000")
+		return err
+	})
+	defer c.Close()
+	server.until("sent ")
+	if n, _ := c.Read(make([]byte, 100)); n != 5 {
+		t.Fatalf("before the kill %d bytes came", n)
+	}
+	agent.Process.Kill()
+	agent.Wait()
+	server.poke()
+	if got := server.wait(); !strings.HasSuffix(got, "unacked=5") {
+		t.Errorf("the workload still sends: %s", got)
+	}
+	c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	if n, _ := c.Read(make([]byte, 100)); n != 0 {
+		t.Errorf("after the kill %d bytes came", n)
 	}
 }

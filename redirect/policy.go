@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/weir-proxy/weir/bpf"
@@ -28,11 +27,6 @@ type Side struct {
 	// Rows are the verdicts of an enforced side; what none covers is denied. The
 	// port ranges of one peer and protocol do not overlap.
 	Rows []PolicyRow
-}
-
-// direct reports whether anything may pass that does not go to the proxy.
-func (s Side) direct() bool {
-	return !s.Enforced || slices.ContainsFunc(s.Rows, func(r PolicyRow) bool { return r.Action == l7rules.ActionAllow })
 }
 
 // PolicyRow is one final verdict on what the endpoint and a peer say to each other
@@ -91,11 +85,6 @@ func (e *Endpoint) setPolicy(p Policy) error {
 	}
 	if p.Ingress.Enforced {
 		if err := e.place.judgeIngress(); err != nil {
-			return err
-		}
-	}
-	if p.Audit || p.Egress.direct() {
-		if err := e.d.watchPackets(); err != nil {
 			return err
 		}
 	}

@@ -65,7 +65,6 @@ type Datapath struct {
 	nodeCookie uint64               // of the namespace this process is in
 	steer      *ebpf.CollectionSpec // read once, loaded for each namespace
 	links      []link.Link
-	packets    bool // weir_packet is attached
 	events     *eventReader
 	conns      chan *Redirected
 	done       chan struct{}
@@ -166,31 +165,22 @@ func (d *Datapath) attachAll() error {
 			return err
 		}
 	}
+	// Always: a listener of the workload's own may have connections too, which no
+	// connect() was judged for.
+	if err := d.attach("packet", d.cfg.Cgroup, ebpf.AttachCGroupInetEgress, d.objs.WeirPacket); err != nil {
+		return err
+	}
 	if d.cfg.CutWithProxy {
-		// Redirected connections need no more; the packets of others are looked at as
-		// soon as there may be any.
 		if err := d.attach("setsockopt", d.cfg.Cgroup, ebpf.AttachCGroupSetsockopt, d.objs.WeirSetsockopt); err != nil {
 			return err
 		}
 	}
 	if d.cfg.Ingress {
-		if err := d.watchPackets(); err != nil {
-			return err
-		}
 		if err := d.attach("guard", d.cfg.Cgroup, ebpf.AttachCGroupInetIngress, d.objs.WeirGuard); err != nil {
 			return err
 		}
 	}
 	return d.attachSockops()
-}
-
-// watchPackets attaches weir_packet, which costs each packet that leaves a little.
-func (d *Datapath) watchPackets() error {
-	if d.packets {
-		return nil
-	}
-	d.packets = true
-	return d.attach("packet", d.cfg.Cgroup, ebpf.AttachCGroupInetEgress, d.objs.WeirPacket)
 }
 
 // attachSockops attaches where both ends of a redirected connection are seen:
