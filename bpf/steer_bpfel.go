@@ -121,6 +121,7 @@ const (
 	SteerMapListeners   = "listeners"
 	SteerMapListening   = "listening"
 	SteerMapPeers       = "peers"
+	SteerMapPlaces      = "places"
 	SteerMapPolicy      = "policy"
 	SteerProgWeirSteer  = "weir_steer"
 	SteerVarIngress     = "ingress"
@@ -185,6 +186,7 @@ type SteerMapSpecs struct {
 	Listeners *ebpf.MapSpec `ebpf:"listeners"`
 	Listening *ebpf.MapSpec `ebpf:"listening"`
 	Peers     *ebpf.MapSpec `ebpf:"peers"`
+	Places    *ebpf.MapSpec `ebpf:"places"`
 	Policy    *ebpf.MapSpec `ebpf:"policy"`
 }
 
@@ -225,6 +227,7 @@ type SteerMaps struct {
 	Listeners *ebpf.Map `ebpf:"listeners"`
 	Listening *ebpf.Map `ebpf:"listening"`
 	Peers     *ebpf.Map `ebpf:"peers"`
+	Places    *ebpf.Map `ebpf:"places"`
 	Policy    *ebpf.Map `ebpf:"policy"`
 }
 
@@ -239,6 +242,7 @@ func (m *SteerMaps) Close() error {
 		m.Listeners,
 		m.Listening,
 		m.Peers,
+		m.Places,
 		m.Policy,
 	)
 }

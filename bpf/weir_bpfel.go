@@ -225,6 +225,7 @@ const (
 	WeirMapListening         = "listening"
 	WeirMapOwner             = "owner"
 	WeirMapPeers             = "peers"
+	WeirMapPlaces            = "places"
 	WeirMapPolicy            = "policy"
 	WeirMapProxyListeners    = "proxy_listeners"
 	WeirMapProxySockets      = "proxy_sockets"
@@ -322,6 +323,7 @@ type WeirMapSpecs struct {
 	Listening      *ebpf.MapSpec `ebpf:"listening"`
 	Owner          *ebpf.MapSpec `ebpf:"owner"`
 	Peers          *ebpf.MapSpec `ebpf:"peers"`
+	Places         *ebpf.MapSpec `ebpf:"places"`
 	Policy         *ebpf.MapSpec `ebpf:"policy"`
 	ProxyListeners *ebpf.MapSpec `ebpf:"proxy_listeners"`
 	ProxySockets   *ebpf.MapSpec `ebpf:"proxy_sockets"`
@@ -375,6 +377,7 @@ type WeirMaps struct {
 	Listening      *ebpf.Map `ebpf:"listening"`
 	Owner          *ebpf.Map `ebpf:"owner"`
 	Peers          *ebpf.Map `ebpf:"peers"`
+	Places         *ebpf.Map `ebpf:"places"`
 	Policy         *ebpf.Map `ebpf:"policy"`
 	ProxyListeners *ebpf.Map `ebpf:"proxy_listeners"`
 	ProxySockets   *ebpf.Map `ebpf:"proxy_sockets"`
@@ -395,6 +398,7 @@ func (m *WeirMaps) Close() error {
 		m.Listening,
 		m.Owner,
 		m.Peers,
+		m.Places,
 		m.Policy,
 		m.ProxyListeners,
 		m.ProxySockets,

@@ -101,8 +101,7 @@ func (d *Datapath) listener(netns uint64, addr netip.AddrPort) uint32 {
 	return 0
 }
 
-// Resync forgets listening sockets that were there before the programs and are gone
-// now, and finds those that endpoints hold without having opened them. It is to be
+// Resync forgets listening sockets that are gone, and finds those that endpoints hold without having opened them. It is to be
 // called every few seconds.
 func (d *Datapath) Resync() error {
 	d.mu.Lock()
@@ -114,7 +113,7 @@ func (d *Datapath) Resync() error {
 		}
 	}
 	if d.cfg.Ingress {
-		errs = append(errs, d.findInherited())
+		errs = append(errs, d.sweepListening(), d.findInherited())
 	}
 	return errors.Join(errs...)
 }
@@ -217,32 +216,64 @@ func (p *place) resync() error {
 
 // forgetListening drops the namespace's entries.
 func (p *place) forgetListening() error {
-	if !p.d.cfg.Ingress {
+	if !p.d.cfg.Ingress || p.ns.cookie == 0 {
 		return nil
 	}
-	// In large steps: a namespace goes, and the map holds everybody's.
-	var cursor ebpf.MapBatchCursor
-	var mine []bpf.WeirLportKey
-	keys, values := make([]bpf.WeirLportKey, listenBatch), make([]bpf.WeirLport, listenBatch)
-	for {
-		n, err := p.d.objs.Listening.BatchLookup(&cursor, keys, values, nil)
-		for _, k := range keys[:n] {
-			if k.Netns == p.ns.cookie {
-				mine = append(mine, k)
-			}
-		}
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("read listening sockets: %w", err)
-		}
+	if err := p.d.objs.Places.Delete(p.ns.cookie); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("forget namespace: %w", err)
 	}
-	var errs []error
+	mine, err := p.d.findListening(func(k bpf.WeirLportKey, _ bpf.WeirLport) bool { return k.Netns == p.ns.cookie })
+	errs := []error{err}
 	for _, k := range mine {
 		if err := p.d.objs.Listening.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			errs = append(errs, err)
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// findListening returns the keys of the entries that f wants.
+func (d *Datapath) findListening(f func(bpf.WeirLportKey, bpf.WeirLport) bool) (found []bpf.WeirLportKey, err error) {
+	// In large steps: the map holds everybody's.
+	var cursor ebpf.MapBatchCursor
+	keys, values := make([]bpf.WeirLportKey, listenBatch), make([]bpf.WeirLport, listenBatch)
+	for {
+		n, err := d.objs.Listening.BatchLookup(&cursor, keys, values, nil)
+		for i, k := range keys[:n] {
+			if f(k, values[i]) {
+				found = append(found, k)
+			}
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return found, nil
+		}
+		if err != nil {
+			return found, fmt.Errorf("read listening sockets: %w", err)
+		}
+	}
+}
+
+// sweepListening removes the entries of sockets that listen no more; the programs may
+// not. One that begins to listen meanwhile may lose its entry: where something was
+// removed, sock_diag is asked once more. The caller holds d.mu.
+func (d *Datapath) sweepListening() error {
+	over, err := d.findListening(func(_ bpf.WeirLportKey, v bpf.WeirLport) bool { return v.Refs <= 0 })
+	errs := []error{err}
+	swept := map[*place]bool{}
+	for _, k := range over {
+		var v bpf.WeirLport
+		if err := d.objs.Listening.LookupAndDelete(k, &v); err != nil {
+			if !errors.Is(err, ebpf.ErrKeyNotExist) {
+				errs = append(errs, fmt.Errorf("remove listening socket: %w", err))
+			}
+			continue
+		}
+		if p := d.places[k.Netns]; p != nil {
+			swept[p] = true
+		}
+	}
+	for p := range swept {
+		errs = append(errs, p.seedListening())
 	}
 	return errors.Join(errs...)
 }

@@ -148,6 +148,10 @@ func (p *place) enterFirst() (err error) {
 		return err
 	}
 	if p.d.cfg.Ingress {
+		// From here on the programs see who begins to listen; then who did before.
+		if err := p.d.objs.Places.Put(p.ns.cookie, uint32(1)); err != nil {
+			return fmt.Errorf("write namespace: %w", err)
+		}
 		p.first, err = listSockets()
 	}
 	return err

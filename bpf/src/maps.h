@@ -47,7 +47,16 @@ struct {
     __type(value, __u32);
 } peers SEC(".maps");
 
-/* Who listens where, of every process: a more specific unmanaged listener wins over an endpoint's, as in Linux. */
+/* The namespaces, by cookie, in which somebody is under policy. Who listens elsewhere matters to nobody. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 8192);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, __u64);
+    __type(value, __u32);
+} places SEC(".maps");
+
+/* Who listens there, of every process: a more specific unmanaged listener wins over an endpoint's, as in Linux. */
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __uint(max_entries, 65536);

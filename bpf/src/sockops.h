@@ -154,6 +154,8 @@ static __always_inline void on_listening(struct bpf_sock_ops *s, struct bpf_sock
     if (!ingress || bpf_sk_storage_get(&proxy_listeners, sk, 0, 0))
         return;
     listen_key(s, &k);
+    if (!bpf_map_lookup_elem(&places, &k.netns))
+        return; /* seeded, should somebody come under policy there */
     n.endpoint = owner_of(sk);
     n.dual = is_dual(sk);
     bpf_sock_ops_cb_flags_set(s, BPF_SOCK_OPS_STATE_CB_FLAG);

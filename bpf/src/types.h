@@ -91,7 +91,7 @@ struct lport_key {
     __u32 pad;
 };
 struct lport {
-    __s32 refs; /* SO_REUSEPORT: several sockets on one key. BPF never deletes an entry: at 0 it would race with another listen() */
+    __s32 refs; /* SO_REUSEPORT: several sockets on one key. BPF never deletes an entry: at 0 it would race with another listen(). Resync does, and looks again */
     __u32 endpoint; /* 0: somebody unmanaged listens here */
     __u32 dual; /* :: takes IPv4 as well */
     __u32 pad;
