@@ -41,6 +41,9 @@ func (s *Side) text(name string) string {
 	if s.Reason != "" {
 		text += ": " + s.Reason
 	}
+	if s.Nearest.Line > 0 {
+		text += " (" + s.Nearest.String() + ")"
+	}
 	return text + "\n"
 }
 
@@ -52,12 +55,13 @@ func (a *Answer) WriteJSON(w io.Writer) error {
 		Policy  string `json:"policy,omitempty"`
 		Origin  string `json:"origin,omitempty"`
 		Reason  string `json:"reason,omitempty"`
+		Nearest string `json:"nearest,omitempty"`
 	}
 	convert := func(s Side) *side {
 		if s == (Side{}) {
 			return nil
 		}
-		return &side{s.Judged, s.Verdict.String(), s.Policy, s.Origin.String(), s.Reason}
+		return &side{s.Judged, s.Verdict.String(), s.Policy, s.Origin.String(), s.Reason, s.Nearest.String()}
 	}
 	out := struct {
 		Verdict string          `json:"verdict"`

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weir-proxy/weir/agent/config"
 	"github.com/weir-proxy/weir/identity"
 	"github.com/weir-proxy/weir/l7rules"
 )
@@ -16,13 +17,19 @@ type who struct {
 	peer l7rules.Peer
 	addr netip.Addr // as it was asked for; invalid for labels and entities
 	self bool
+	// declared says that it is an address that the configuration gives labels to: a
+	// destination, and no workload that could be judged.
+	declared bool
 }
 
 func (w who) String() string { return w.text }
 
+// judged reports whether policies decide for who, and not about it alone.
+func (w who) judged() bool { return w.peer.ID.IsEndpoint() && !w.declared }
+
 // resolve is who as the rules see it that name prefixes.
 func (w who) resolve(prefixes []netip.Prefix) l7rules.Peer {
-	if w.addr.IsValid() && w.peer.ID != identity.Host {
+	if w.addr.IsValid() && w.peer.ID != identity.Host && !w.peer.ID.IsEndpoint() {
 		return l7rules.PeerOf(w.addr, prefixes)
 	}
 	return w.peer
@@ -31,8 +38,9 @@ func (w who) resolve(prefixes []netip.Prefix) l7rules.Peer {
 var entities = []identity.ID{identity.Host, identity.World, identity.WorldIPv4, identity.WorldIPv6, identity.RemoteNode,
 	identity.KubeAPIServer, identity.Health, identity.Init, identity.Ingress, identity.Unmanaged}
 
-// parseWho reads labels, an entity or an address.
-func parseWho(s string) (who, error) {
+// parseWho reads labels, a workload or an address of the configuration, an entity or an
+// address. Declared addresses are for destinations only, as for the agent.
+func parseWho(s string, c *config.Config, destination bool) (who, error) {
 	w := who{text: s}
 	switch s {
 	case "":
@@ -51,6 +59,9 @@ func parseWho(s string) (who, error) {
 	}
 	if strings.Contains(s, "=") {
 		labels, err := identity.Workload("", strings.Split(s, ",")...)
+		if c != nil && err == nil {
+			labels = c.InNamespace(labels)
+		}
 		w.peer = l7rules.Peer{ID: identity.FirstEndpoint, Labels: labels}
 		return w, err
 	}
@@ -58,18 +69,72 @@ func parseWho(s string) (who, error) {
 		w.addr = addr.Unmap().WithZone("")
 		if w.addr.IsLoopback() || w.addr.IsUnspecified() {
 			w.peer.ID = identity.Host
-		} else {
-			w.peer = l7rules.PeerOf(w.addr, nil)
+			return w, nil
+		}
+		w.peer = l7rules.PeerOf(w.addr, nil)
+		if a := declaredAt(c, w.addr); a != nil && destination {
+			w.peer, w.declared = l7rules.Peer{ID: identity.FirstEndpoint, Labels: a.Labels}, true
 		}
 		return w, nil
 	}
+	if strings.Contains(s, "/") {
+		return named(w, c, destination)
+	}
 	switch {
-	case strings.Contains(s, "/"):
-		return w, fmt.Errorf("%q: workloads of a configuration are not supported yet: give the labels, such as app=a", s)
 	case strings.Contains(s, "."):
 		return w, fmt.Errorf("%q: names of DNS are not supported yet: give the address", s)
 	}
 	return w, fmt.Errorf("%q is neither labels such as app=a, nor an entity such as host or world, nor an address", s)
+}
+
+// named finds a workload or a declared address of the configuration by its name.
+func named(w who, c *config.Config, destination bool) (who, error) {
+	if c == nil {
+		return w, fmt.Errorf("%q is a workload of a configuration: give that with --config FILE, or labels such as app=a", w.text)
+	}
+	var names []string
+	for _, wl := range c.Workloads {
+		if wl.Name == w.text {
+			w.peer = l7rules.Peer{ID: identity.FirstEndpoint, Labels: wl.Labels}
+			return w, nil
+		}
+		names = append(names, wl.Name)
+	}
+	for _, a := range c.Addresses {
+		if a.Name == w.text && !destination {
+			return w, fmt.Errorf("%q is a declared address: those are destinations, and nobody who connects is known by them", w.text)
+		}
+		if a.Name == w.text {
+			w.peer, w.declared = l7rules.Peer{ID: identity.FirstEndpoint, Labels: a.Labels}, true
+			return w, nil
+		}
+		names = append(names, a.Name)
+	}
+	const shown = 8
+	if len(names) > shown {
+		names = append(names[:shown], "...")
+	}
+	if len(names) == 0 {
+		return w, fmt.Errorf("%q: the configuration has no workloads", w.text)
+	}
+	return w, fmt.Errorf("%q is no workload of the configuration, which has %s", w.text, strings.Join(names, ", "))
+}
+
+// declaredAt is the declared address with the longest prefix that contains addr.
+func declaredAt(c *config.Config, addr netip.Addr) *config.Address {
+	if c == nil {
+		return nil
+	}
+	var best *config.Address
+	bits := -1
+	for i := range c.Addresses {
+		for _, p := range c.Addresses[i].CIDRs {
+			if p.Contains(addr) && p.Bits() > bits {
+				best, bits = &c.Addresses[i], p.Bits()
+			}
+		}
+	}
+	return best
 }
 
 // splitPort takes the port off WHO:PORT. An IPv6 address stands in brackets.

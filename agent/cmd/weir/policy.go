@@ -5,9 +5,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weir-proxy/weir/agent/config"
 	"github.com/weir-proxy/weir/agent/explain"
+	"github.com/weir-proxy/weir/l7rules"
 	"github.com/weir-proxy/weir/l7rules/cnp"
-	"github.com/weir-proxy/weir/l7rules/flow"
 )
 
 // policyCommand is weir policy: what a policy says, without a kernel and without root.
@@ -64,65 +65,24 @@ Exit status: 0 if every file can be loaded, 1 if one cannot, 2 for wrong usage.`
 	}
 }
 
-func policyExplainCommand() *cobra.Command {
-	var q explain.Query
-	var files []string
-	var output string
-	cmd := &cobra.Command{
-		Use:   "explain --policy FILE --from WHO --to WHO:PORT",
-		Short: "Say whether policies let a flow or a request through, and why",
-		Long: `Say whether policies let a flow or a request through: FORWARDED or DROPPED on the first
-line, then which rule decided, or which came nearest and what differed. The sender's
-egress and the receiver's ingress must both let it through.
-
-WHO is labels (app=a,k8s:tier=b), an entity (host, world) or an address; --to self is the
-sender itself. A loopback address is entity host. Labels without
-k8s:io.kubernetes.pod.namespace are in namespace default.
-
-Exit status: 0 if it is let through, 1 if not, 2 for wrong usage or a policy that cannot be
-read.`,
-		Example: `  weir policy explain --policy policy.yaml --from app=client --to host:8080 --http 'GET /public'
-  weir policy explain --policy policy.yaml --from app=client --to 192.0.2.7:443 -o json`,
-		Args:                  usageArgs(cobra.NoArgs),
-		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			switch {
-			case output != "text" && output != "json":
-				return &exitError{code: 2, err: fmt.Errorf("--output: %q is neither text nor json", output)}
-			case len(files) == 0:
-				return &exitError{code: 2, err: fmt.Errorf("--policy FILE is missing")}
-			}
-			policies, _, err := explain.Join(explain.Load(files))
-			if err != nil {
-				return &exitError{code: 2, err: err}
-			}
-			answer, err := explain.Ask(policies, q)
-			if err != nil {
-				return &exitError{code: 2, err: err}
-			}
-			write := answer.WriteText
-			if output == "json" {
-				write = answer.WriteJSON
-			}
-			if err := write(cmd.OutOrStdout()); err != nil {
-				return &exitError{code: 2, err: err}
-			}
-			if answer.Verdict != flow.Forwarded {
-				return &exitError{code: 1, err: nil}
-			}
-			return nil
-		},
+// readPolicies reads the files that a command names and, unless its name is empty, a
+// configuration. An error is one of usage.
+func readPolicies(files []string, configuration string) ([]*l7rules.Policy, *config.Config, error) {
+	if len(files) == 0 {
+		return nil, nil, &exitError{code: 2, err: fmt.Errorf("--policy FILE is missing")}
 	}
-	f := cmd.Flags()
-	f.StringArrayVar(&files, "policy", nil, "policy `FILE` or directory; may be repeated")
-	f.StringVar(&q.From, "from", "", "`WHO` connects")
-	f.StringVar(&q.To, "to", "", "`WHO:PORT` is connected to")
-	f.StringVar(&q.Protocol, "protocol", "tcp", "tcp, udp or sctp")
-	f.StringVar(&q.HTTP, "http", "", "the `REQUEST` 'METHOD PATH' on the connection")
-	f.StringVar(&q.Host, "host", "", "the request's `HOST`, port included; without it what a client would send")
-	f.StringArrayVar(&q.Headers, "header", nil, "a `HEADER` 'Name: value' of the request; may be repeated")
-	f.StringVarP(&output, "output", "o", "text", "`FORMAT` of the answer: text or json")
-	return cmd
+	policies, _, err := explain.Join(explain.Load(files))
+	if err != nil {
+		return nil, nil, &exitError{code: 2, err: err}
+	}
+	if configuration == "" {
+		return policies, nil, nil
+	}
+	c, err := config.Load(configuration)
+	if err != nil {
+		return nil, nil, &exitError{code: 2, err: err}
+	}
+	return policies, c, nil
 }
 
 func warn(cmd *cobra.Command, warnings []cnp.Warning) {

@@ -18,7 +18,8 @@ var update = flag.Bool("update", false, "write what commands print into testdata
 
 // TestPolicyScripts runs the files of testdata/policy. Each holds files, and one named
 // "run": lines of a command behind "$ " with what it prints and its exit status after
-// them. Arguments stand apart by blanks, in single quotes where they hold some.
+// them. Arguments stand apart by blanks, in single quotes where they hold some; "< FILE"
+// at the end is where standard input comes from.
 func TestPolicyScripts(t *testing.T) {
 	scripts, err := filepath.Glob("testdata/policy/*.txtar")
 	if err != nil || len(scripts) == 0 {
@@ -54,7 +55,7 @@ func TestPolicyScripts(t *testing.T) {
 			for line := range strings.Lines(want) {
 				if command, ok := strings.CutPrefix(line, "$ "); ok {
 					fmt.Fprintf(&got, "$ %s", command)
-					runPolicy(&got, strings.TrimSpace(command))
+					runPolicy(t, &got, strings.TrimSpace(command))
 				}
 			}
 			if *update {
@@ -76,8 +77,9 @@ func TestPolicyScripts(t *testing.T) {
 }
 
 // runPolicy writes what a command prints, on both streams, and its exit status.
-func runPolicy(w *strings.Builder, command string) {
+func runPolicy(t *testing.T, w *strings.Builder, command string) {
 	var args []string
+	command, input, _ := strings.Cut(command, " < ")
 	for i, quoted := range strings.Split(command, "'") {
 		if i%2 == 1 {
 			args = append(args, quoted)
@@ -88,6 +90,13 @@ func runPolicy(w *strings.Builder, command string) {
 	var out, errs bytes.Buffer
 	cmd := policyCommand()
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	if input != "" {
+		data, err := os.ReadFile(input)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.SetIn(bytes.NewReader(data))
+	}
 	cmd.SetOut(&out)
 	cmd.SetErr(&errs)
 	cmd.SetArgs(args)
