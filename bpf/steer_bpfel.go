@@ -37,6 +37,8 @@ type SteerFlow struct {
 	Pid      uint32
 	Judged   uint32
 	Claims   uint32
+	Isn      uint32
+	Pad      uint32
 	Netns    uint64
 	Cookie   uint64
 	Comm     [16]int8

@@ -87,6 +87,8 @@ type WeirFlow struct {
 	Pid      uint32
 	Judged   uint32
 	Claims   uint32
+	Isn      uint32
+	Pad      uint32
 	Netns    uint64
 	Cookie   uint64
 	Comm     [16]int8
@@ -115,8 +117,7 @@ const (
 	WeirKindKIND_DIRECT     WeirKind = 2
 	WeirKindKIND_UPSTREAM   WeirKind = 3
 	WeirKindKIND_INGRESS    WeirKind = 4
-	WeirKindKIND_CONFLICT   WeirKind = 5
-	WeirKindKIND_LOST       WeirKind = 6
+	WeirKindKIND_LOST       WeirKind = 5
 )
 
 type WeirListenerKey struct {

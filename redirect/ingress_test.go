@@ -54,8 +54,10 @@ func (f *fixture) addWith(cfg EndpointConfig, p Policy) *Endpoint {
 	return e
 }
 
-// forward is a proxy that lets everything through and remembers what it was told.
+// forward is a proxy that lets everything through, or what one identity sends, and
+// remembers what it was told.
 type forwarder struct {
+	only atomic.Uint32
 	n    atomic.Int64
 	seen chan Redirected
 }
@@ -73,6 +75,9 @@ func (f *fixture) forward() *forwarder {
 			w.seen <- *r
 			go func() {
 				defer r.Conn.Close()
+				if only := w.only.Load(); only != 0 && r.Peer != identity.ID(only) {
+					return
+				}
 				up, err := r.Dial(ctx)
 				if err != nil {
 					fmt.Fprint(r.Conn, err)

@@ -66,7 +66,7 @@ static __always_inline __u32 owner_of(struct bpf_sock *sk) {
     return *v;
 }
 
-/* Just enough of the kernel's types to read two bits; the offsets come from the kernel's BTF. */
+/* Just enough of the kernel's types to read two bits and a number; the offsets come from the kernel's BTF. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct sock_common {
     unsigned char skc_reuse : 4, skc_reuseport : 1, skc_ipv6only : 1;
@@ -82,6 +82,7 @@ struct inet_connection_sock {
 };
 struct tcp_sock {
     struct inet_connection_sock inet_conn;
+    __u32 write_seq;
 };
 #pragma clang attribute pop
 

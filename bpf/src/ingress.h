@@ -89,28 +89,33 @@ struct arrival {
     __u32 identity;
     __u32 peer;
     __u32 action;
+    __u32 isn; /* of the SYN, if it was seen */
     __u8 proto;
     __u8 reason;
     __u8 audit;
     __u8 silent;
+    __u8 seen;
+    __u8 pad[3];
 };
 
-/* What the connecting socket wrote, if it is in this namespace; else what one of another namespace of this machine did, unless two did. */
-static __always_inline struct flow *flow_of_sender(const struct flow_key *k) {
-    struct flow *f = bpf_map_lookup_elem(&flows, k);
-    if (f)
-        return f;
-    struct flow_key any = *k;
-    any.netns = 0;
-    f = bpf_map_lookup_elem(&flows, &any);
-    if (!f || f->kind == KIND_CONFLICT || f->netns == k->netns)
-        return 0;
-    return f;
+/* What the connecting socket wrote, if it is in this namespace; else what one of another namespace of this machine did, unless two did. Somebody
+ * else may send from the same address and port, on another network with the same addresses or by packets of his own making. He does not know
+ * the sequence number: where the SYN was seen, he is told apart by that. */
+static __always_inline struct flow *flow_of_sender(const struct arrival *a) {
+    struct flow *f = bpf_map_lookup_elem(&flows, &a->k);
+    if (!f) {
+        struct flow_key any = a->k;
+        any.netns = 0;
+        f = bpf_map_lookup_elem(&flows, &any);
+        if (!f || f->claims != 1 || !f->cookie || f->netns == a->k.netns)
+            return 0;
+    }
+    return a->seen && a->isn != f->isn ? 0 : f;
 }
 
 /* Finds a->peer. A sender that no socket of ours stands for is what its address says: the host, a prefix, the world; never an endpoint. */
 static __always_inline void find_sender(struct arrival *a, const struct endpoint *ep) {
-    a->sender = a->proto == IPPROTO_TCP ? flow_of_sender(&a->k) : 0;
+    a->sender = a->proto == IPPROTO_TCP ? flow_of_sender(a) : 0;
     if (a->sender && a->sender->endpoint) {
         a->peer = a->sender->endpoint == a->endpoint ? IDENTITY_SELF : a->sender->identity;
         return;

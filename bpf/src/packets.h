@@ -6,6 +6,7 @@
 
 #define ETH_P_IP 0x0800
 #define NEXTHDR_ROUTING 43
+#define TCP_SYN 2 /* of the flags */
 
 /* What leaves. For an instance that serves one endpoint: nothing, when the proxy is gone. And a packet goes where connect() was judged: an
  * IPv4 source route or an IPv6 routing header, which any user may set, would send it elsewhere first. */
@@ -30,8 +31,9 @@ int weir_packet(struct __sk_buff *skb) {
     return !bpf_skb_load_bytes(skb, 6, &b, 1) && b != NEXTHDR_ROUTING;
 }
 
-/* Reads addresses and ports as the sender sees them; false: not of protocol proto, or cut short. */
-static __always_inline int read_tuple(struct __sk_buff *skb, struct flow_key *k, __u8 proto) {
+/* Reads addresses and ports as the sender sees them, and of a SYN its number; false: not of protocol a->proto, or cut short. */
+static __always_inline int read_tuple(struct __sk_buff *skb, struct arrival *a) {
+    struct flow_key *k = &a->k;
     __u32 w[8];
     __u16 p[2];
     __u8 is, ihl;
@@ -48,14 +50,21 @@ static __always_inline int read_tuple(struct __sk_buff *skb, struct flow_key *k,
         SET6(&k->local, w);
         SET6(&k->remote, w + 4);
     }
-    if (is != proto || bpf_skb_load_bytes(skb, off, p, 4))
+    if (is != a->proto || bpf_skb_load_bytes(skb, off, p, 4))
         return 0;
     k->lport = bpf_ntohs(p[0]);
     k->rport = bpf_ntohs(p[1]);
+    if (is != IPPROTO_TCP)
+        return 1;
+    if (bpf_skb_load_bytes(skb, off + 4, w, 4) || bpf_skb_load_bytes(skb, off + 13, &ihl, 1))
+        return 0;
+    a->isn = bpf_ntohl(w[0]);
+    a->seen = (ihl & TCP_SYN) != 0;
     return 1;
 }
 
-/* What arrives at an endpoint's own sockets past sk_lookup: SYNs between listen() and its callback or with `listening` full, and datagrams. */
+/* What arrives at an endpoint's own sockets past sk_lookup: SYNs between listen() and its callback or with `listening` full, those that only
+ * look like another endpoint's, and datagrams. */
 SEC("cgroup_skb/ingress")
 int weir_guard(struct __sk_buff *skb) {
     struct bpf_sock *sk = skb->sk;
@@ -79,7 +88,7 @@ int weir_guard(struct __sk_buff *skb) {
         return 1;
     a.proto = proto;
     a.k.netns = ep->netns;
-    if (!read_tuple(skb, &a.k, proto))
+    if (!read_tuple(skb, &a))
         return 0;
     if (proto == IPPROTO_UDP && (sk->dst_port || answers(sk, &a.k)))
         return 1;

@@ -13,37 +13,36 @@ static __always_inline void client_key(struct bpf_sock_ops *s, struct flow_key *
     k->rport = bpf_ntohl(*(volatile __u32 *)&s->remote_port);
 }
 
-/* The same connection without a cookie, for a receiver in another namespace. Two claims make it nobody's. */
-static __always_inline void claim(const struct flow_key *k, const struct flow *f) {
+/* The same connection without a cookie, for a receiver in another namespace. While two claim it, it is nobody's. */
+static __always_inline void claim(const struct flow_key *k, struct flow *f) {
     struct flow_key any = *k;
     any.netns = 0;
-    struct flow *g = bpf_map_lookup_elem(&flows, &any);
-    if (!g) {
-        if (!bpf_map_update_elem(&flows, &any, f, BPF_NOEXIST))
-            return;
-        g = bpf_map_lookup_elem(&flows, &any);
-        if (!g)
-            return; /* full: the sender counts as no endpoint there; its own side was judged */
-    }
-    if (g->cookie != f->cookie) {
-        g->kind = KIND_CONFLICT;
+    struct flow *g;
+    if (!bpf_map_update_elem(&flows, &any, f, BPF_NOEXIST))
+        return;
+    g = bpf_map_lookup_elem(&flows, &any);
+    if (g)
         __sync_fetch_and_add(&g->claims, 1);
-    }
+    else
+        f->claims = 0; /* full: the sender counts as no endpoint there; its own side was judged */
 }
 
+/* The first to claim is known again when the others are gone; of others nothing was written. */
 static __always_inline void unclaim(const struct flow_key *k, const struct flow *f) {
     struct flow_key any = *k;
     any.netns = 0;
     struct flow *g = bpf_map_lookup_elem(&flows, &any);
     if (!g)
         return;
-    if (g->kind == KIND_CONFLICT) {
-        if (__sync_fetch_and_add(&g->claims, -1) > 1)
-            return;
-    } else if (g->cookie != f->cookie) {
-        return;
-    }
-    bpf_map_delete_elem(&flows, &any);
+    if (g->cookie == f->cookie)
+        g->cookie = 0;
+    if (__sync_fetch_and_add(&g->claims, -1) <= 1)
+        bpf_map_delete_elem(&flows, &any);
+}
+
+static __always_inline __u32 next_sequence(struct bpf_sock *sk) {
+    struct tcp_sock *t = bpf_skc_to_tcp_sock(sk);
+    return t ? BPF_CORE_READ(t, write_seq) : 0;
 }
 
 /* The source port is known and no SYN is out yet: what is written here is there before anybody can accept. For a redirected client: no
@@ -67,14 +66,15 @@ static __always_inline void on_connecting(struct bpf_sock_ops *s, struct bpf_soc
     } else if (f->kind == KIND_REDIRECTED && k.rport != REDIRECT_PORT) {
         return;
     }
-    f->claims = 1;
+    f->isn = next_sequence(sk);
+    f->claims = f->kind != KIND_REDIRECTED && !is_loopback(&k.remote);
     if (bpf_map_update_elem(&flows, &k, f, BPF_ANY)) {
         count(COUNT_FLOWS_FULL);
         if (f->kind != KIND_REDIRECTED) /* whose SYN is refused for want of an entry */
             f->kind = KIND_LOST; /* weir_packet keeps it back */
         return;
     }
-    if (f->kind != KIND_REDIRECTED && !is_loopback(&k.remote))
+    if (f->claims)
         claim(&k, f);
     bpf_sock_ops_cb_flags_set(s, BPF_SOCK_OPS_STATE_CB_FLAG);
 }
@@ -104,7 +104,7 @@ static __always_inline void on_arrived(struct bpf_sock *sk, struct arrival *a) {
 /* An accepted socket gets its flow before accept() can return it: a short client's entry may be gone by then. */
 static __always_inline void on_accepted(struct bpf_sock_ops *s, struct bpf_sock *sk) {
     struct flow_key c = {};
-    struct arrival a = {.proto = IPPROTO_TCP};
+    struct arrival a = {.proto = IPPROTO_TCP, .seen = 1, .isn = s->rcv_nxt - 1};
     client_key(s, &c);
     a.k.netns = c.netns;
     a.k.local = c.remote;
@@ -113,7 +113,7 @@ static __always_inline void on_accepted(struct bpf_sock_ops *s, struct bpf_sock 
     a.k.rport = c.lport;
     if (c.lport == REDIRECT_PORT) {
         struct flow *f = bpf_map_lookup_elem(&flows, &a.k);
-        if (f)
+        if (f && f->isn == a.isn)
             bpf_sk_storage_get(&redirected, sk, f, BPF_SK_STORAGE_GET_F_CREATE);
         return;
     }
@@ -192,8 +192,9 @@ static __always_inline void on_closed(struct bpf_sock_ops *s, struct bpf_sock *s
     struct flow *g = bpf_map_lookup_elem(&flows, &k);
     if (g && g->cookie == f->cookie)
         bpf_map_delete_elem(&flows, &k);
-    if (f->kind != KIND_REDIRECTED && !is_loopback(&k.remote))
+    if (f->claims)
         unclaim(&k, f);
+    f->claims = 0;
 }
 
 SEC("sockops")

@@ -47,7 +47,6 @@ enum kind {
     KIND_DIRECT,         /* an endpoint's own connection */
     KIND_UPSTREAM,       /* the proxy's, on behalf of an endpoint or of a client from outside */
     KIND_INGRESS,        /* on the proxy's accepted socket: a client of an endpoint's listening port */
-    KIND_CONFLICT,       /* claimed by sockets of two namespaces: nobody's */
     KIND_LOST,           /* on a client's socket: `flows` was full, nothing of it may leave */
 };
 
@@ -62,9 +61,11 @@ struct flow {
     __u32 ifindex;   /* SO_BINDTODEVICE of the client, 0 none */
     __u32 pid;       /* thread group of the sender, in the initial pid namespace */
     __u32 judged;    /* KIND_UPSTREAM: the endpoint whose side, as the receiver, was judged as well; 0 none */
-    __u32 claims;    /* sockets that hold the entry without a cookie */
+    __u32 claims;    /* sockets that hold the entry without a cookie: nobody's while several do; on a socket: it is one of them */
+    __u32 isn;       /* the sequence number of its SYN */
+    __u32 pad;
     __u64 netns;     /* of the sender */
-    __u64 cookie;    /* of the sender's socket */
+    __u64 cookie;    /* of the sender's socket; 0: it is gone, others hold the entry */
     char comm[16];
 };
 
