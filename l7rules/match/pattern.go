@@ -66,7 +66,12 @@ func Compile(source string) (*Pattern, error) {
 	if p.cost > MaxPatternCost {
 		return nil, fmt.Errorf("%w: %d instructions, at most %d", ErrTooLarge, p.cost, MaxPatternCost)
 	}
-	written := tree.String()
+	// The source was parsed alone, so a stray parenthesis in it cannot close the
+	// group below; but a \Q that nothing ends would swallow the group's end.
+	body := source
+	if strings.Contains(source, `\Q`) {
+		body = tree.String()
+	}
 	tree = unanchor(tree.Simplify())
 	if all, ok := enumerate(tree); ok {
 		p.kind = kindLiterals
@@ -81,12 +86,6 @@ func Compile(source string) (*Pattern, error) {
 		p.kind = kindPrefix
 		return p, nil
 	}
-	// The source was parsed alone above, so a stray parenthesis in it cannot
-	// close the group; but a \Q that nothing ends would swallow the group's end.
-	body := source
-	if strings.Contains(source, `\Q`) {
-		body = written
-	}
 	p.re, err = regexp.Compile(`\A(?:` + body + `)\z`)
 	if err != nil {
 		return nil, err
@@ -97,6 +96,16 @@ func Compile(source string) (*Pattern, error) {
 
 // String is the expression as it was written.
 func (p *Pattern) String() string { return p.source }
+
+// tree parses the expression again, without what anchors it: few need it, and it is
+// larger than the rest.
+func (p *Pattern) tree() *syntax.Regexp {
+	tree, err := syntax.Parse(p.source, syntax.Perl)
+	if err != nil || p.kind == kindNone {
+		return &syntax.Regexp{Op: syntax.OpNoMatch} // the zero Pattern: others were parsed before
+	}
+	return unanchor(tree.Simplify())
+}
 
 // Cost is the size of the program, in instructions of regexp/syntax.
 func (p *Pattern) Cost() int { return p.cost }
