@@ -57,16 +57,17 @@ func (r *reader) matchLabels(n *node, path string) (reqs []requirement) {
 			continue
 		}
 		at := join(path, key)
-		if first, ok := seen[key]; ok {
-			r.Errorf(e.Key.Pos, at, "duplicate key, first at line %d", first.Line)
-			continue
-		}
-		seen[key] = e.Key.Pos
 		source, name, err := identity.ParseSelectorKey(key)
 		if err != nil {
 			r.Errorf(e.Key.Pos, at, "%v", err)
 			continue
 		}
+		full := source + ":" + name // "app" is "any:app"
+		if first, ok := seen[full]; ok {
+			r.Errorf(e.Key.Pos, at, "duplicate key, first at line %d", first.Line)
+			continue
+		}
+		seen[full] = e.Key.Pos
 		value, ok := r.String(e.Value, at)
 		if !ok {
 			continue
@@ -146,10 +147,13 @@ func (r *reader) subject(n *node, path string, d *document) identity.Selector {
 	var all []identity.Requirement
 	for _, q := range reqs {
 		if d.namespace != "" && isNamespace(q) {
-			if q.fromLabel && q.Values[0] != d.namespace {
+			// Cilium replaces the label under its full name only; another spelling stays,
+			// and a policy that names another namespace by it is about nobody.
+			switch {
+			case q.fromLabel && q.Values[0] == d.namespace:
+				continue
+			case q.fromLabel && q.Source == identity.SourceK8s:
 				r.Warnf(q.pos, q.path, "a policy is about its own namespace: %s stands here instead of %s", d.namespace, q.Values[0])
-			}
-			if q.fromLabel {
 				continue
 			}
 			r.Warnf(q.pos, q.path, "a policy is about its own namespace, %s: put this into metadata.namespace", d.namespace)
@@ -163,23 +167,27 @@ func (r *reader) subject(n *node, path string, d *document) identity.Selector {
 }
 
 // peer reads one of toEndpoints or fromEndpoints. Where it names no namespace it is about
-// the policy's own, or, of a clusterwide policy, about all: everything that has one.
+// the policy's own, or, of a clusterwide policy, about all: everything that has one. Without
+// a namespace it is nobody, so that what a selector excludes never lets the world or the
+// machine in; they are selected by their reserved label alone.
 func (r *reader) peer(n *node, path string, d *document) identity.Selector {
 	reqs, ok := r.requirements(n, path)
 	if !ok {
 		return identity.Selector{}
 	}
-	scoped := false
+	reserved, scoped, named := false, false, false
 	var all []identity.Requirement
 	for _, q := range reqs {
 		known := q.Source == identity.SourceK8s || q.Source == identity.SourceAny
-		scoped = scoped || q.Source == identity.SourceReserved || isNamespace(q) ||
-			known && d.namespace != "" && strings.HasPrefix(q.Key, namespaceLabelsPrefix)
+		scopes := isNamespace(q) || known && d.namespace != "" && strings.HasPrefix(q.Key, namespaceLabelsPrefix)
+		reserved = reserved || q.Source == identity.SourceReserved
+		scoped = scoped || scopes
+		named = named || scopes && (q.Op == identity.In || q.Op == identity.Exists)
 		all = append(all, q.Requirement)
 	}
 	switch {
-	case scoped:
-	case d.namespace != "":
+	case reserved || named:
+	case d.namespace != "" && !scoped:
 		all = append(all, namespaceIs(d.namespace))
 	default:
 		all = append(all, identity.Requirement{Source: identity.SourceK8s, Key: identity.NamespaceKey, Op: identity.Exists})
