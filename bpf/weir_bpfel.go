@@ -134,6 +134,15 @@ type WeirLport struct {
 	Pad      uint32
 }
 
+type WeirLportChange struct {
+	_        structs.HostLayout
+	Key      WeirLportKey
+	Delta    int32
+	Endpoint uint32
+	Dual     uint32
+	Pad      uint32
+}
+
 type WeirLportKey struct {
 	_     structs.HostLayout
 	Netns uint64
@@ -234,6 +243,7 @@ const (
 	WeirMapSentTo            = "sent_to"
 	WeirProgWeirConnect4     = "weir_connect4"
 	WeirProgWeirConnect6     = "weir_connect6"
+	WeirProgWeirCount        = "weir_count"
 	WeirProgWeirGetpeername4 = "weir_getpeername4"
 	WeirProgWeirGetpeername6 = "weir_getpeername6"
 	WeirProgWeirGuard        = "weir_guard"
@@ -298,6 +308,7 @@ type WeirSpecs struct {
 type WeirProgramSpecs struct {
 	WeirConnect4     *ebpf.ProgramSpec `ebpf:"weir_connect4"`
 	WeirConnect6     *ebpf.ProgramSpec `ebpf:"weir_connect6"`
+	WeirCount        *ebpf.ProgramSpec `ebpf:"weir_count"`
 	WeirGetpeername4 *ebpf.ProgramSpec `ebpf:"weir_getpeername4"`
 	WeirGetpeername6 *ebpf.ProgramSpec `ebpf:"weir_getpeername6"`
 	WeirGuard        *ebpf.ProgramSpec `ebpf:"weir_guard"`
@@ -429,6 +440,7 @@ type WeirVariables struct {
 type WeirPrograms struct {
 	WeirConnect4     *ebpf.Program `ebpf:"weir_connect4"`
 	WeirConnect6     *ebpf.Program `ebpf:"weir_connect6"`
+	WeirCount        *ebpf.Program `ebpf:"weir_count"`
 	WeirGetpeername4 *ebpf.Program `ebpf:"weir_getpeername4"`
 	WeirGetpeername6 *ebpf.Program `ebpf:"weir_getpeername6"`
 	WeirGuard        *ebpf.Program `ebpf:"weir_guard"`
@@ -444,6 +456,7 @@ func (p *WeirPrograms) Close() error {
 	return _WeirClose(
 		p.WeirConnect4,
 		p.WeirConnect6,
+		p.WeirCount,
 		p.WeirGetpeername4,
 		p.WeirGetpeername6,
 		p.WeirGuard,

@@ -229,6 +229,12 @@ func child(a []string) {
 			fmt.Print(next(), " ")
 		case "wait":
 			os.Stdin.Read(make([]byte, 1))
+		case "flicker":
+			flicker(next())
+		case "probe":
+			probe(next())
+		case "hammer":
+			hammer(next())
 		case "storm": // threads, count each, destinations separated by commas: connect, send, close
 			storm(ns, next(), next(), strings.Split(next(), ","))
 		default:

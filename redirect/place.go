@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -27,10 +28,11 @@ type place struct {
 	ln     *net.TCPListener
 	steer  *ebpf.Program
 	link   link.Link
-	judges bool           // steer judges what arrives; under Datapath.mu
-	addrs  *addrWatch     // of the namespace
-	first  []listenSocket // who listened when we came
-	seeds  map[seed]bool  // listening sockets that were there before us; under Datapath.mu
+	judges bool                           // steer judges what arrives; under Datapath.mu
+	addrs  *addrWatch                     // of the namespace
+	first  []listenSocket                 // who listened when we came
+	seeds  map[uint64]bool                // cookies of listening sockets that were there before us; under Datapath.mu
+	low    map[bpf.WeirLportKey]time.Time // entries that count too few, since when; under Datapath.mu
 	ctx    context.Context
 	stop   context.CancelFunc
 	wg     sync.WaitGroup

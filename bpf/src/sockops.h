@@ -157,6 +157,11 @@ static __always_inline void on_listening(struct bpf_sock_ops *s, struct bpf_sock
     if (!bpf_map_lookup_elem(&places, &k.netns))
         return; /* seeded, should somebody come under policy there */
     n.endpoint = owner_of(sk);
+    if (!n.endpoint) { /* opened before us: weir_guard is to see it from now on */
+        __u32 *e = bpf_map_lookup_elem(&by_netns, &k.netns);
+        if (e && bpf_sk_storage_get(&owner, sk, e, BPF_SK_STORAGE_GET_F_CREATE))
+            n.endpoint = *e;
+    }
     n.dual = is_dual(sk);
     bpf_sock_ops_cb_flags_set(s, BPF_SOCK_OPS_STATE_CB_FLAG);
     v = bpf_map_lookup_elem(&listening, &k);
@@ -195,6 +200,32 @@ static __always_inline void on_closed(struct bpf_sock_ops *s, struct bpf_sock *s
     if (f->claims)
         unclaim(&k, f);
     f->claims = 0;
+}
+
+/* The count as the programs above keep it, changed by Go: a map update could undo one of theirs. */
+SEC("syscall")
+int weir_count(struct lport_change *c) {
+    struct lport_key k = c->key;
+    struct lport n = {.dual = c->dual};
+    struct lport *v = bpf_map_lookup_elem(&listening, &k);
+    if (!v && c->delta > 0) {
+        bpf_map_update_elem(&listening, &k, &n, BPF_NOEXIST);
+        v = bpf_map_lookup_elem(&listening, &k);
+        if (!v)
+            return 1; /* full */
+    }
+    if (!v)
+        return 0;
+    if (!c->delta && v->refs <= 0) {
+        bpf_map_delete_elem(&listening, &k);
+        return 0;
+    }
+    __sync_fetch_and_add(&v->refs, c->delta);
+    if (c->endpoint)
+        v->endpoint = c->endpoint;
+    if (c->dual)
+        v->dual = 1;
+    return 0;
 }
 
 SEC("sockops")

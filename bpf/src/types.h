@@ -97,6 +97,14 @@ struct lport {
     __u32 dual; /* :: takes IPv4 as well */
     __u32 pad;
 };
+/* What Go tells weir_count of listening sockets that the programs did not see, or saw wrongly. */
+struct lport_change {
+    struct lport_key key;
+    __s32 delta;    /* 0: remove the entry if nobody listens */
+    __u32 endpoint; /* 0: leave it */
+    __u32 dual;
+    __u32 pad;
+};
 
 /* An endpoint's properties. */
 struct endpoint {
