@@ -22,8 +22,14 @@ const (
 )
 
 const (
-	// gather is how long a record waits for others to be written together with.
-	gather = time.Millisecond
+	// gather is how long a record waits for others to be written together with, and
+	// gatherMost how long while so many come that a write every gather holds less than
+	// fullBatch each: a write is a system call that can block, and the scheduler's watch over
+	// those costs a busy proxy more than the write does.
+	gather     = time.Millisecond
+	gatherMost = 32 * time.Millisecond
+	fewBytes   = 1 << 10 // in a batch: then nobody else is coming
+	fullBatch  = 128 << 10
 	// maxPending is how much may wait for a slow writer before whoever makes
 	// records waits too.
 	maxPending = 1 << 20
@@ -33,7 +39,7 @@ const (
 )
 
 // Writer takes records from any number of goroutines and writes them out from one
-// of its own, in the order they came and none later than a few milliseconds.
+// of its own, in the order they came: after a millisecond, or 32 while many come.
 //
 // While the io.Writer is slow, Sink blocks once maxPending bytes wait: connections
 // go no faster than their records. If a single write takes longer than stalled (a
@@ -56,14 +62,15 @@ type Writer struct {
 	err     error
 	closed  bool
 
-	wake chan struct{} // holds one value while pending is not empty
-	done chan struct{}
+	wake    chan struct{} // holds one value while pending is not empty
+	closing chan struct{}
+	done    chan struct{}
 }
 
 // New starts a Writer on w. Close ends it; w stays open. failed is told the first
 // error of writing, once.
 func New(w io.Writer, format Format, failed func(error)) (*Writer, error) {
-	r := &Writer{w: w, failed: failed, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	r := &Writer{w: w, failed: failed, wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{})}
 	switch format {
 	case Compact:
 		r.add = (*flow.Record).AppendCompact
@@ -111,7 +118,7 @@ func (w *Writer) Close() error {
 	w.mu.Lock()
 	if !w.closed {
 		w.closed = true
-		close(w.wake)
+		close(w.closing)
 	}
 	w.mu.Unlock()
 	<-w.done
@@ -122,10 +129,9 @@ func (w *Writer) run() {
 	defer close(w.done)
 	var batch []byte
 	alarm := time.AfterFunc(stalled, w.room.Broadcast)
+	wait := gather
 	for open := true; open; {
-		if _, open = <-w.wake; open {
-			time.Sleep(gather)
-		}
+		open = w.gather(wait)
 		w.mu.Lock()
 		batch, w.pending = w.pending, batch[:0]
 		batch = w.appendLost(batch)
@@ -133,6 +139,12 @@ func (w *Writer) run() {
 		w.room.Broadcast()
 		w.mu.Unlock()
 
+		switch {
+		case len(batch) < fewBytes:
+			wait = gather
+		case len(batch) < fullBatch:
+			wait = min(2*wait, gatherMost)
+		}
 		alarm.Reset(stalled)
 		err := w.write(batch)
 		alarm.Stop()
@@ -147,6 +159,21 @@ func (w *Writer) run() {
 		if err != nil {
 			w.failed(w.err)
 		}
+	}
+}
+
+// gather waits for a record, and then for more; false after Close.
+func (w *Writer) gather(d time.Duration) bool {
+	select {
+	case <-w.wake:
+	case <-w.closing:
+		return false
+	}
+	select {
+	case <-time.After(d):
+		return true
+	case <-w.closing:
+		return false
 	}
 }
 
