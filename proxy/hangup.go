@@ -1,5 +1,7 @@
 package proxy
 
+import "sync/atomic"
+
 // State is what Peek found at the head of a stream.
 type State uint8
 
@@ -32,6 +34,9 @@ func (s *Stream) Unwatch() {
 
 // watched is the part of a Stream that belongs to the hangups it is watched by.
 type watched struct {
-	by *hangups // nil: by nobody
-	fd int32    // key in by.streams while watched, else 0
+	by *hangups     // nil: by nobody
+	fd atomic.Int32 // key in by.streams while watched, else 0
 }
+
+// watched reports whether the end of s is noticed without reading.
+func (s *Stream) watched() bool { return s.watch.fd.Load() != 0 }

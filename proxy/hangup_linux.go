@@ -78,21 +78,24 @@ func (h *hangups) add(s *Stream, fn func()) {
 		key := int32(fd)
 		h.mu.Lock()
 		h.streams[key] = watcher{s, fn}
-		s.watch.fd = key
+		s.watch.fd.Store(key)
 		h.mu.Unlock()
-		// If this fails the connection works as well, it only learns later.
+		err := errors.ErrUnsupported
 		h.raw.Control(func(ep uintptr) {
-			unix.EpollCtl(int(ep), unix.EPOLL_CTL_ADD, int(key), &unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET, Fd: key})
+			err = unix.EpollCtl(int(ep), unix.EPOLL_CTL_ADD, int(key), &unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET, Fd: key})
 		})
+		if err != nil { // the connection works as well, it only learns later
+			h.remove(s)
+		}
 	})
 }
 
 // remove forgets s. The kernel forgets the descriptor when it is closed.
 func (h *hangups) remove(s *Stream) {
 	h.mu.Lock()
-	if fd := s.watch.fd; fd != 0 && h.streams[fd].s == s {
+	if fd := s.watch.fd.Load(); fd != 0 && h.streams[fd].s == s {
 		delete(h.streams, fd)
-		s.watch.fd = 0
+		s.watch.fd.Store(0)
 	}
 	h.mu.Unlock()
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -35,39 +36,87 @@ func send(fd uintptr, p []byte) (int, syscall.Errno) {
 	}
 }
 
+// errUnsent says that not all that was queued could be sent without waiting.
+var errUnsent = errors.New("queue not sent")
+
 func (s *Stream) read() (int, error) {
-	s.n, s.readErr = 0, nil
-	if err := s.raw.Read(s.onRead); err != nil {
-		return 0, err
+	for {
+		s.n, s.readErr = 0, nil
+		if err := s.raw.Read(s.onRead); err != nil {
+			return 0, err
+		}
+		if s.readErr != errUnsent {
+			return s.n, s.readErr
+		}
+		if err := s.Flush(); err != nil {
+			return 0, err
+		}
 	}
-	return s.n, s.readErr
 }
 
-// tryRead reads once; false makes RawConn.Read wait until the socket is readable.
+// tryRead reads; false makes RawConn.Read wait until the socket is readable.
 func (s *Stream) tryRead(fd uintptr) bool {
-	p := s.in
-	if s.fill != nil {
-		if p = s.fill.room(); len(p) == 0 {
-			s.readErr = ErrBufferFull
+	if len(s.queue) > 0 {
+		// RawConn.Read has just forgotten what was readable before.
+		return !s.trySend(fd)
+	}
+	for {
+		p := s.in
+		if s.fill != nil {
+			if p = s.fill.room(); len(p) == 0 {
+				s.readErr = ErrBufferFull
+				return true
+			}
+		}
+		n, e := recv(fd, p)
+		switch {
+		case e == syscall.EAGAIN:
+			if s.fill != nil {
+				s.fill.ReleaseIfEmpty()
+			}
+			return false
+		case e != 0:
+			s.readErr = s.opError("recv", e)
+			return true
+		case n == 0:
+			s.readErr = io.EOF
 			return true
 		}
-	}
-	n, e := recv(fd, p)
-	switch {
-	case e == syscall.EAGAIN:
-		if s.fill != nil {
-			s.fill.ReleaseIfEmpty()
-		}
-		return false
-	case e != 0:
-		s.readErr = s.opError("recv", e)
-	case n == 0:
-		s.readErr = io.EOF
-	default:
 		s.n = n
 		if s.fill != nil {
 			s.fill.w += n
 		}
+		if s.each == nil || !s.each() {
+			return true
+		}
+		// Less than there was room for: the socket was empty, and what has come since
+		// then is remembered, because RawConn.Read has not been left.
+		if n < len(p) && s.watched() {
+			s.fill.ReleaseIfEmpty()
+			return false
+		}
+	}
+}
+
+// trySend writes what is queued and reports whether all of it is on its way.
+func (s *Stream) trySend(fd uintptr) bool {
+	n, e := send(fd, s.queue)
+	switch {
+	case e == syscall.EAGAIN:
+		s.readErr = errUnsent
+		return false
+	case e != 0:
+		s.readErr = s.opError("send", e)
+		s.sent()
+		return false
+	case n < len(s.queue):
+		s.queue = s.queue[n:]
+		s.readErr = errUnsent
+		return false
+	}
+	s.sent()
+	if s.fill != nil {
+		s.fill.ReleaseIfEmpty()
 	}
 	return true
 }

@@ -6,18 +6,22 @@ package proxy
 // except that Fill holds memory while it waits.
 
 func (s *Stream) read() (int, error) {
-	p := s.in
-	if s.fill != nil {
-		if p = s.fill.room(); len(p) == 0 {
-			return 0, ErrBufferFull
+	for {
+		p := s.in
+		if s.fill != nil {
+			if p = s.fill.room(); len(p) == 0 {
+				return 0, ErrBufferFull
+			}
+		}
+		n, err := s.conn.Read(p)
+		if s.fill != nil {
+			s.fill.w += n
+			s.fill.ReleaseIfEmpty()
+		}
+		if err != nil || s.each == nil || !s.each() {
+			return n, err
 		}
 	}
-	n, err := s.conn.Read(p)
-	if s.fill != nil {
-		s.fill.w += n
-		s.fill.ReleaseIfEmpty()
-	}
-	return n, err
 }
 
 func (s *Stream) writeAll() error {

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weir-proxy/weir/l7rules"
 	"github.com/weir-proxy/weir/proxy"
 )
 
@@ -41,6 +42,12 @@ type conn struct {
 	answered bool   // bytes of the final response went to the client
 	scratch  []byte // for answers of the proxy's own
 
+	turn     func() bool      // serve
+	parsed   int              // bytes of c.in that hold no whole head
+	decision l7rules.Decision // on req
+	next     next
+	err      error
+
 	limits   limits
 	deadline time.Time // of the head that is being read; zero if none
 	upload   upload
@@ -56,68 +63,104 @@ func Handle(ctx context.Context, s *proxy.Session) error {
 
 func handle(ctx context.Context, s *proxy.Session, l limits) error {
 	c := &conn{s: s, client: s.Client, in: s.NewBuffer(), out: s.NewBuffer(), limits: l}
+	c.turn = func() bool { return c.serve(ctx) }
 	defer c.release()
 	for {
-		if err := c.readRequest(); err != nil {
-			return c.endUnread(err)
+		if c.serve(ctx); c.next == waitForClient {
+			if err := c.await(); err != nil {
+				c.stop(endUnread, err)
+			}
 		}
-		if d := s.Decide(&c.req.HTTPRequest); !d.Allowed() {
-			if again := c.deny(d); !again {
+		switch c.next {
+		case refuse:
+			if again := c.deny(c.decision); !again {
 				return nil
 			}
-			continue
+		case carry:
+			if c.exchange(ctx) {
+				if err := c.awaitUpload(); err != nil {
+					c.stop(endUnread, err)
+				}
+			}
 		}
-		if err := c.send(ctx); err != nil {
-			return c.endUnread(err)
-		}
-		if err := c.relay(); err != nil {
-			return c.endUnanswered(err)
-		}
-		if c.req.last || c.resp.last {
+		switch c.next {
+		case endUnread:
+			return c.endUnread(c.err)
+		case endUnanswered:
+			return c.endUnanswered(c.err)
+		case endAnswered:
 			return c.endAnswered()
 		}
-		if err := c.awaitUpload(); err != nil {
-			return c.endUnread(err)
-		}
+		c.next = waitForClient
 	}
 }
 
-// readRequest reads until one request's head is whole and parsed. It stays
-// unconsumed at the beginning of c.in, where c.req points into.
-func (c *conn) readRequest() error {
-	c.req.trim()
-	c.resp.trim()
-	if c.up == nil && c.in.Len() == 0 {
-		c.setDeadline(c.limits.idle)
-	}
-	for parsed := 0; ; {
-		if b := c.in.Bytes(); len(b) > parsed {
-			if parsed == 0 {
-				if err := plausible(b[0]); err != nil {
-					return err
-				}
-			}
-			// A line is judged when it is whole, so the outcome does not depend
-			// on how the bytes were cut into segments.
-			if bytes.IndexByte(b[parsed:], '\n') >= 0 {
-				n, err := c.req.parse(b)
-				if err == nil {
-					c.req.read = n
-					c.clearDeadline()
-				}
-				if err != errMore {
-					return err
-				}
-			}
-			if len(b) >= maxHead {
-				return errHeadSize
-			}
-			if parsed == 0 {
-				c.setDeadline(c.limits.head)
-			}
-			parsed = len(b)
+// next is what there is to do that serve cannot: all of it may read from the client.
+type next uint8
+
+const (
+	waitForClient next = iota
+	refuse             // c.req, as c.decision says
+	carry              // c.req, which has a body or asks for an upgrade
+	endUnread          // with c.err: nothing can be read from the client or sent to the upstream
+	endUnanswered      // with c.err, in the middle of an exchange
+	endAnswered        // after the last answer
+)
+
+func (c *conn) stop(how next, err error) { c.next, c.err = how, err }
+
+// serve carries the requests that are in c.in, one after the other, as far as that goes
+// without reading from the client: it runs inside that. It reports whether all there is
+// to do is to wait for more; else c.next says what is.
+func (c *conn) serve(ctx context.Context) bool {
+	for c.in.Len() > 0 {
+		whole, err := c.parse()
+		if err != nil {
+			c.stop(endUnread, err)
+			return false
 		}
-		if err := c.fillClient(); err == proxy.ErrBufferFull {
+		if !whole {
+			break
+		}
+		c.decision = c.s.Decide(&c.req.HTTPRequest)
+		switch {
+		case !c.decision.Allowed():
+			c.next = refuse
+			return false
+		case c.req.body != noBody || c.req.upgrade:
+			c.next = carry
+			return false
+		case !c.exchange(ctx):
+			return false
+		}
+	}
+	// A hint may have come before a deadline that undid its interruption.
+	return !c.upHup.Load() && !c.clientHup.Load()
+}
+
+// exchange sends a request that was allowed and relays its answer. It reports whether
+// another may follow; else c.next says how the connection ends.
+func (c *conn) exchange(ctx context.Context) bool {
+	if err := c.send(ctx); err != nil {
+		c.stop(endUnread, err)
+	} else if err := c.relay(); err != nil {
+		c.stop(endUnanswered, err)
+	} else if c.req.last || c.resp.last {
+		c.stop(endAnswered, nil)
+	} else {
+		return true
+	}
+	return false
+}
+
+// await waits for the client and serves what comes, until there is something to do
+// that serve cannot.
+func (c *conn) await() error {
+	for c.next == waitForClient {
+		if c.up == nil && c.in.Len() == 0 {
+			c.setDeadline(c.limits.idle)
+		}
+		if err := c.fillClient(c.turn); err == proxy.ErrBufferFull {
 			if c.in.Grow() != nil {
 				return errHeadSize
 			}
@@ -125,6 +168,42 @@ func (c *conn) readRequest() error {
 			return err
 		}
 	}
+	return nil
+}
+
+// parse looks for one request's head at the beginning of c.in and reports whether it is
+// whole. It stays there unconsumed, and c.req points into it.
+func (c *conn) parse() (whole bool, err error) {
+	b := c.in.Bytes()
+	if c.parsed == 0 {
+		c.req.trim()
+		c.resp.trim()
+		if err := plausible(b[0]); err != nil {
+			return false, err
+		}
+	}
+	// A line is judged when it is whole, so the outcome does not depend on how the
+	// bytes were cut into segments.
+	if bytes.IndexByte(b[c.parsed:], '\n') >= 0 {
+		n, err := c.req.parse(b)
+		if err == nil {
+			c.req.read = n
+			c.parsed = 0
+			c.clearDeadline()
+			return true, nil
+		}
+		if err != errMore {
+			return false, err
+		}
+	}
+	if len(b) >= maxHead {
+		return false, errHeadSize
+	}
+	if c.parsed == 0 {
+		c.setDeadline(c.limits.head)
+	}
+	c.parsed = len(b)
+	return false, nil
 }
 
 // plausible tells by its first byte what is no HTTP at all.
@@ -146,8 +225,8 @@ func (c *conn) connect(ctx context.Context) error {
 		return err
 	}
 	c.up = up
-	c.up.Watch(func() { c.upHup.Store(true); c.client.Interrupt() })
-	c.client.Watch(func() { c.clientHup.Store(true); c.up.Interrupt() })
+	c.up.Watch(func() { c.upHup.Store(true); c.client.Interrupt(); c.up.Interrupt() })
+	c.client.Watch(func() { c.clientHup.Store(true); c.up.Interrupt(); c.client.Interrupt() })
 	return nil
 }
 
@@ -168,10 +247,14 @@ func (c *conn) send(ctx context.Context) error {
 	if c.req.size != c.req.read {
 		copy(b[c.req.size:], b[c.req.read:c.req.read+out])
 	}
-	if _, err := c.up.Write(b[:c.req.size+out]); err != nil {
+	c.in.Consume(c.req.read + used)
+	p := b[:c.req.size+out]
+	if c.reqBody.done && !c.upHup.Load() {
+		return c.up.Queue(p, &c.in)
+	}
+	if _, err := c.up.Write(p); err != nil {
 		return err
 	}
-	c.in.Consume(c.req.read + used)
 	if !c.reqBody.done {
 		c.startUpload()
 		return nil
@@ -180,9 +263,10 @@ func (c *conn) send(ctx context.Context) error {
 	return nil
 }
 
-// fillClient reads more from the client. An upstream that closes ends the wait:
-// a client that keeps its connection for later must see it close.
-func (c *conn) fillClient() error {
+// fillClient reads more from the client, once, or if turn is given as Stream.Each does.
+// An upstream that closes ends the wait: a client that keeps its connection for later must
+// see it close.
+func (c *conn) fillClient(turn func() bool) error {
 	for {
 		if c.upHup.Load() {
 			c.upHup.Store(false)
@@ -190,7 +274,12 @@ func (c *conn) fillClient() error {
 				return errUpstreamGone
 			}
 		}
-		err := c.client.Fill(&c.in)
+		var err error
+		if turn != nil {
+			err = c.client.Each(&c.in, turn)
+		} else {
+			err = c.client.Fill(&c.in)
+		}
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}

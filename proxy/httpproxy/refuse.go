@@ -68,7 +68,7 @@ func (c *conn) drain(limit int64) bool {
 		if c.reqBody.done {
 			return true
 		}
-		if c.fillClient() != nil {
+		if c.fillClient(nil) != nil {
 			return false
 		}
 	}

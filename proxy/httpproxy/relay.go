@@ -162,6 +162,9 @@ func (c *conn) fillUpstream() error {
 // interrupted looks for why reading the upstream was interrupted.
 func (c *conn) interrupted() error {
 	c.up.SetReadDeadline(time.Time{})
+	if err := c.up.Flush(); err != nil {
+		return err
+	}
 	if c.clientHup.Load() {
 		c.clientHup.Store(false)
 		if err := c.clientHungUp(); err != nil {
