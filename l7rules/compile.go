@@ -19,7 +19,9 @@ type EndpointPolicy struct {
 }
 
 type direction struct {
-	open     bool // nothing closes it; false in the zero value, which denies
+	open     bool   // nothing closes it; false in the zero value, which denies
+	audited  bool   // only policies that audit close it
+	closedBy string // the first of those that close it; one that does not audit if there is one
 	rules    []boundRule
 	prefixes []netip.Prefix
 
@@ -40,6 +42,7 @@ type peerKey struct {
 	id     identity.ID
 	prefix netip.Prefix
 	labels string
+	names  string
 }
 
 // maxPeers bounds the answers kept by peer; they are made again beyond it.
@@ -65,9 +68,13 @@ func Compile(policies []*Policy, subject identity.Labels) (*EndpointPolicy, erro
 			}
 			d := &ep.dirs[r.Direction]
 			d.rules = append(d.rules, boundRule{r, p, p.Ref(r)})
-			d.open = d.open && p.Open[r.Direction]
 			for _, c := range r.Peers.CIDRs {
 				d.prefixes = append(append(d.prefixes, c.Prefix), c.Except...)
+			}
+		}
+		for dir := range ep.dirs {
+			if p.closes(flow.Direction(dir)) {
+				ep.dirs[dir].close(p)
 			}
 		}
 	}
@@ -82,6 +89,16 @@ func Compile(policies []*Policy, subject identity.Labels) (*EndpointPolicy, erro
 	return ep, nil
 }
 
+// close is called for each policy that closes d.
+func (d *direction) close(p *Policy) {
+	switch {
+	case d.open:
+		d.open, d.audited, d.closedBy = false, p.Audit, p.FullName()
+	case d.audited && !p.Audit:
+		d.audited, d.closedBy = false, p.FullName()
+	}
+}
+
 // Selected reports whether some document selects the subject.
 func (ep *EndpointPolicy) Selected() bool { return ep.selected }
 
@@ -92,9 +109,10 @@ func (ep *EndpointPolicy) HasRules(dir flow.Direction) bool {
 	return dir > flow.Ingress || len(ep.dirs[dir].rules) > 0 || !ep.dirs[dir].open
 }
 
-// Enforced reports whether what no rule names is refused in a direction.
+// Enforced reports whether what no rule names is refused in a direction. It is not where
+// all policies that close it only audit.
 func (ep *EndpointPolicy) Enforced(dir flow.Direction) bool {
-	return dir > flow.Ingress || !ep.dirs[dir].open
+	return dir > flow.Ingress || !ep.dirs[dir].open && !ep.dirs[dir].audited
 }
 
 // Prefixes returns every prefix that rules of a direction name, exceptions included,
@@ -167,6 +185,9 @@ func (p *Peers) keys() []string {
 			key += " except " + e.String()
 		}
 		keys = append(keys, key)
+	}
+	for _, n := range p.Names {
+		keys = append(keys, "name "+n.Key())
 	}
 	return keys
 }

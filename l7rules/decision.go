@@ -11,7 +11,10 @@ type Protocol string
 
 // Protocols with request rules.
 const (
-	HTTP Protocol = "http"
+	HTTP  Protocol = "http" // gRPC too
+	DNS   Protocol = "dns"
+	TLS   Protocol = "tls" // by the server name in the clear; what follows is not looked into
+	Kafka Protocol = "kafka"
 )
 
 // Decision is the outcome of judging one request. The zero value denies.
@@ -20,7 +23,8 @@ type Decision struct {
 	// Policy names the rule that decided, as "namespace/name[egress 0]"; empty
 	// if no rule did.
 	Policy string
-	// Reason says why where no rule decided: for a denial, what was missing.
+	// Reason says why where no rule decided: for a denial, what was missing. Of what a
+	// rule lets through it says which header the rule only logs.
 	Reason string
 }
 

@@ -1,7 +1,6 @@
 package l7rules
 
 import (
-	"net/netip"
 	"slices"
 	"strconv"
 
@@ -38,6 +37,7 @@ func (o Origin) String() string {
 // Policy is one spec of one document: whom it is about and what it lets through.
 // It is not changed once it was given to Compile.
 type Policy struct {
+	Kind      string // of its document, "CiliumNetworkPolicy"
 	Namespace string // "" for a clusterwide policy
 	Name      string
 	Spec      string // "" for a document's only spec, "specs 1" for one of several
@@ -48,6 +48,19 @@ type Policy struct {
 	// Open holds the directions in which its rules take effect without closing the
 	// direction for what they do not name (enableDefaultDeny: false).
 	Open [2]bool
+	// Closes holds the directions that it closes without a rule (policyTypes of a
+	// NetworkPolicy).
+	Closes [2]bool
+	// Audit says that it never refuses anything: see audit.go.
+	Audit bool
+}
+
+// closes reports whether what no rule names is refused in a direction because of p.
+func (p *Policy) closes(dir flow.Direction) bool {
+	if p.Closes[dir] {
+		return true
+	}
+	return !p.Open[dir] && slices.ContainsFunc(p.Rules, func(r Rule) bool { return r.Direction == dir })
 }
 
 // Rule is one entry of one of the four lists egress, egressDeny, ingress and
@@ -70,9 +83,12 @@ type PortRule struct {
 	// Protocol is the application protocol of the request rules, "" without any:
 	// then everything on these ports is covered.
 	Protocol Protocol
-	// HTTP holds the request rules of protocol HTTP. A request that matches one of
-	// them is covered.
-	HTTP []HTTPRule
+	// These hold the request rules of Protocol, the others are empty. A request that
+	// matches one of them is covered.
+	HTTP  []HTTPRule
+	DNS   []NameRule // names that are asked for
+	TLS   []NameRule // server names of a ClientHello
+	Kafka []KafkaRule
 }
 
 // PortRange is a range of ports of one IP protocol, both ends included.
@@ -116,6 +132,18 @@ type HTTPRule struct {
 	Path    *match.Pattern // against the canonical path with its query
 	Host    *match.Pattern
 	Headers []HeaderMatch
+	// Log holds headers that are no condition: a request without them is covered all
+	// the same, and the reason of its record says so (mismatch: LOG).
+	Log []HeaderMatch
+	// GRPC is "pkg.Service/Method" where the rule was written for gRPC and became
+	// Method and Path: what reasons call it.
+	GRPC string
+}
+
+// NameRule covers the names that match.
+type NameRule struct {
+	Origin Origin
+	Name   match.Name
 }
 
 // HeaderMatch asks for a header field: any number of them with any value, or, if
@@ -124,185 +152,6 @@ type HeaderMatch struct {
 	Name  string // compared without regard to case
 	Value string
 	Exact bool
-}
-
-// Peers says whom a rule is about. The zero value is nobody.
-type Peers struct {
-	Any       bool // no L3 member in the document: everybody
-	Endpoints []identity.Selector
-	Entities  []Entity
-	CIDRs     []CIDR
-}
-
-// CIDR covers the addresses outside that are in Prefix and in no prefix of Except.
-// Endpoints and the host are never covered, whatever their address.
-type CIDR struct {
-	Prefix netip.Prefix
-	Except []netip.Prefix
-}
-
-// Entity is a group of peers with a name.
-type Entity string
-
-// Entities, as Cilium names them.
-const (
-	EntityAll           Entity = "all"
-	EntityWorld         Entity = "world" // neither an endpoint nor the machine
-	EntityWorldIPv4     Entity = "world-ipv4"
-	EntityWorldIPv6     Entity = "world-ipv6"
-	EntityCluster       Entity = "cluster" // endpoints, declared addresses, the machine
-	EntityHost          Entity = "host"
-	EntityRemoteNode    Entity = "remote-node"
-	EntityKubeAPIServer Entity = "kube-apiserver"
-	EntityHealth        Entity = "health"
-	EntityInit          Entity = "init"
-	EntityIngress       Entity = "ingress"
-	EntityUnmanaged     Entity = "unmanaged"
-	EntityNone          Entity = "none" // nobody
-)
-
-// Entities returns every entity.
-func Entities() []Entity {
-	return []Entity{EntityAll, EntityWorld, EntityWorldIPv4, EntityWorldIPv6, EntityCluster, EntityHost, EntityRemoteNode,
-		EntityKubeAPIServer, EntityHealth, EntityInit, EntityIngress, EntityUnmanaged, EntityNone}
-}
-
-// Inhabited reports whether anybody can belong to the entity on a machine that
-// Weir runs on.
-func (e Entity) Inhabited() bool {
-	switch e {
-	case EntityRemoteNode, EntityKubeAPIServer, EntityHealth, EntityInit, EntityIngress, EntityUnmanaged:
-		return false
-	}
-	return true
-}
-
-// Peer is the other end of a flow, as rules see it.
-//
-//   - An entity: its reserved ID.
-//   - An endpoint or a declared address: an ID from identity.FirstEndpoint on, and
-//     its labels.
-//   - An address outside: identity.World or an ID from identity.FirstLocal on, and the
-//     longest prefix named by any policy that contains the address, in its family's
-//     own form; the zero Prefix where none does.
-//
-// The zero Peer is unknown, and denied everything.
-type Peer struct {
-	ID     identity.ID
-	Labels identity.Labels
-	Prefix netip.Prefix
-}
-
-// labels are what selectors see of a peer.
-func (p Peer) labels() identity.Labels {
-	if p.ID.IsEndpoint() {
-		return p.Labels
-	}
-	return p.ID.Labels()
-}
-
-// String names a peer for a person: "host", "world 10.0.0.0/8", "app=a".
-func (p Peer) String() string {
-	switch {
-	case p.ID.IsEndpoint():
-		return endpointString(p.Labels)
-	case p.ID.IsWorld() && p.Prefix.IsValid():
-		return "world " + p.Prefix.String()
-	case p.ID >= identity.FirstLocal:
-		return identity.World.String()
-	}
-	return p.ID.String()
-}
-
-func endpointString(ls identity.Labels) string {
-	s := ""
-	for _, l := range ls.All() {
-		if l.Key == identity.NamespaceKey && l.Value == identity.DefaultNamespace {
-			continue
-		}
-		if s != "" {
-			s += ","
-		}
-		if l.Source != identity.SourceK8s {
-			s += l.Source + ":"
-		}
-		s += l.Key + "=" + l.Value
-	}
-	if s == "" {
-		return "an endpoint without labels"
-	}
-	return "endpoint " + s
-}
-
-func (e Entity) matches(p Peer) bool {
-	switch e {
-	case EntityAll:
-		return true
-	case EntityWorld:
-		return p.ID.IsWorld()
-	case EntityWorldIPv4:
-		return p.ID == identity.WorldIPv4 || p.ID.IsWorld() && p.Prefix.IsValid() && p.Prefix.Addr().Is4()
-	case EntityWorldIPv6:
-		return p.ID == identity.WorldIPv6 || p.ID.IsWorld() && p.Prefix.IsValid() && p.Prefix.Addr().Is6()
-	case EntityCluster:
-		return p.ID.IsEndpoint() || p.ID == identity.Host || p.ID == identity.RemoteNode
-	case EntityHost:
-		return p.ID == identity.Host
-	case EntityRemoteNode:
-		return p.ID == identity.RemoteNode
-	case EntityKubeAPIServer:
-		return p.ID == identity.KubeAPIServer
-	case EntityHealth:
-		return p.ID == identity.Health
-	case EntityInit:
-		return p.ID == identity.Init
-	case EntityIngress:
-		return p.ID == identity.Ingress
-	case EntityUnmanaged:
-		return p.ID == identity.Unmanaged
-	}
-	return false
-}
-
-// covers reports whether c contains every address of prefix. A peer's prefix is the
-// longest that any policy names, so that a longer one of c, or of its exceptions,
-// cannot contain the peer's address.
-func (c CIDR) covers(prefix netip.Prefix) bool {
-	return contains(c.Prefix, prefix) && !slices.ContainsFunc(c.Except, func(e netip.Prefix) bool { return contains(e, prefix) })
-}
-
-func contains(outer, inner netip.Prefix) bool {
-	return outer.IsValid() && inner.IsValid() && outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
-}
-
-// Match reports whether a peer is among p.
-func (p *Peers) Match(peer Peer) bool { return p.match(peer, peer.labels()) }
-
-func (p *Peers) match(peer Peer, labels identity.Labels) bool {
-	if peer.ID == identity.Unknown {
-		return false
-	}
-	if p.Any {
-		return true
-	}
-	for _, e := range p.Entities {
-		if e.matches(peer) {
-			return true
-		}
-	}
-	for _, s := range p.Endpoints {
-		if s.Matches(labels) {
-			return true
-		}
-	}
-	if peer.ID.IsWorld() && peer.Prefix.IsValid() {
-		for _, c := range p.CIDRs {
-			if c.covers(peer.Prefix) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // FullName is "namespace/name", or "name" for a clusterwide policy.
@@ -327,20 +176,4 @@ func (p *Policy) Ref(r *Rule) string {
 		spec = p.Spec + " "
 	}
 	return p.FullName() + "[" + spec + list + " " + strconv.Itoa(r.Index) + "]"
-}
-
-// PeerOf is the peer of an address outside, given the prefixes that policies name: it
-// has the longest one that contains it.
-func PeerOf(addr netip.Addr, prefixes []netip.Prefix) Peer {
-	addr = addr.Unmap().WithZone("")
-	p := Peer{ID: identity.WorldIPv6}
-	if addr.Is4() {
-		p.ID = identity.WorldIPv4
-	}
-	for _, prefix := range prefixes {
-		if prefix.Contains(addr) && (!p.Prefix.IsValid() || prefix.Bits() > p.Prefix.Bits()) {
-			p.Prefix = prefix
-		}
-	}
-	return p
 }

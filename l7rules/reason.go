@@ -64,6 +64,9 @@ func (h *httpRule) matched(r *HTTPRequest) int {
 }
 
 func (h *httpRule) differs(r *HTTPRequest, matched int) string {
+	if h.grpc != "" && matched < 2 {
+		return "grpc " + clip(h.grpc) + " does not match"
+	}
 	switch matched {
 	case 0:
 		return "method " + clip(h.method.String()) + " does not match"
@@ -75,7 +78,20 @@ func (h *httpRule) differs(r *HTTPRequest, matched int) string {
 		}
 		return "host " + clip(h.host.String()) + " does not match " + clip(r.Host)
 	}
-	m := &h.headers[matched-3]
+	return h.headers[matched-3].differs(r)
+}
+
+// logged says which of the headers that a rule only logs a request is without.
+func (h *httpRule) logged(r *HTTPRequest) string {
+	for i := range h.log {
+		if !h.log[i].matches(r.Header) {
+			return h.log[i].differs(r) + ", which is only logged"
+		}
+	}
+	return ""
+}
+
+func (m *headerMatch) differs(r *HTTPRequest) string {
 	n := 0
 	for _, f := range r.Header {
 		if equalFold(f.Name, m.name) {
@@ -102,13 +118,10 @@ func (d *direction) explainPeer(dir flow.Direction, peer Peer, proto uint8, port
 		at.Last = 65535 // a protocol without ports
 	}
 	what := fmt.Sprintf("no %s rule allows %s %s %s", list, at, preposition, clip(peer.String()))
-	var portOnly, peerOnly, closed string
+	var portOnly, peerOnly string
 	labels := peer.labels()
 	for i := range d.rules {
 		r := &d.rules[i]
-		if closed == "" && !r.policy.Open[dir] {
-			closed = r.policy.FullName()
-		}
 		if r.Deny {
 			continue
 		}
@@ -121,8 +134,13 @@ func (d *direction) explainPeer(dir flow.Direction, peer Peer, proto uint8, port
 			if len(r.Peers.keys()) == 0 {
 				portOnly = "; nearest " + r.ref + ": allows nobody"
 			}
-			if len(r.Peers.CIDRs) > 0 && !peer.ID.IsWorld() {
-				portOnly += "; CIDR rules never match " + notWorld(list, preposition, peer)
+			switch {
+			case len(r.Peers.CIDRs) > 0 && !peer.ID.IsWorld():
+				portOnly += "; CIDR rules never match " + notWorld(preposition, peer)
+			case len(r.Peers.Names) > 0 && !peer.ID.IsWorld():
+				portOnly += "; toFQDNs never matches " + notWorld(preposition, peer)
+			case len(r.Peers.Names) > 0 && len(peer.Names) == 0:
+				portOnly += "; no answer told it a name for this address"
 			}
 		}
 	}
@@ -131,13 +149,13 @@ func (d *direction) explainPeer(dir flow.Direction, peer Peer, proto uint8, port
 		return what + peerOnly
 	case portOnly != "":
 		return what + portOnly
-	case closed != "":
-		return what + "; " + closed + " closes " + list
+	case d.closedBy != "":
+		return what + "; " + d.closedBy + " closes " + list
 	}
 	return what
 }
 
-func notWorld(list, preposition string, peer Peer) string {
+func notWorld(preposition string, peer Peer) string {
 	prefix := preposition
 	if peer.ID.IsEndpoint() {
 		return "endpoints: use " + prefix + "Endpoints"

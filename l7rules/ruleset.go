@@ -13,17 +13,25 @@ import (
 type Ruleset struct {
 	protocol Protocol
 
+	// Rules whose policies only audit come after the others in deny.
 	deny  []httpRule
 	allow []httpRule
-	all   *Decision // a rule without request rules covers the same peer and port
-	open  *Decision // nothing closes the direction
+
+	denyNames, allowNames []nameRule // DNS and TLS
+	denyKafka, allowKafka []kafkaRule
+
+	all     *Decision // a rule without request rules covers the same peer and port
+	open    *Decision // nothing closes the direction
+	denied  *Decision // a rule without request rules would refuse the peer, but its policy only audits
+	audited bool      // only policies that audit close the direction
 }
 
 // httpRule is an HTTPRule prepared for matching: what it decides is made
 // beforehand.
 type httpRule struct {
 	method, path, host *match.Pattern
-	headers            []headerMatch
+	headers, log       []headerMatch
+	grpc               string
 	decision           Decision
 }
 
@@ -44,7 +52,31 @@ func (rs *Ruleset) Protocol() Protocol {
 // AllowsAll reports whether every request of the protocol is let through, so that
 // the rules decide nothing but that it is one.
 func (rs *Ruleset) AllowsAll() bool {
-	return rs != nil && len(rs.deny) == 0 && (rs.all != nil || rs.open != nil)
+	return rs != nil && len(rs.deny)+len(rs.denyNames)+len(rs.denyKafka) == 0 && rs.denied == nil && (rs.all != nil || rs.open != nil)
+}
+
+// NeverRefuses reports whether all that rs refuses is only audited: then bytes that are no
+// request of the protocol go on as well.
+func (rs *Ruleset) NeverRefuses() bool {
+	if rs == nil || rs.protocol == "" || rs.all == nil && rs.open == nil && !rs.audited {
+		return false
+	}
+	for _, r := range rs.deny {
+		if r.decision.Verdict != flow.Audit {
+			return false
+		}
+	}
+	for _, r := range rs.denyNames {
+		if r.decision.Verdict != flow.Audit {
+			return false
+		}
+	}
+	for _, r := range rs.denyKafka {
+		if r.decision.Verdict != flow.Audit {
+			return false
+		}
+	}
+	return true
 }
 
 // Decide judges one request: a deny rule that matches refuses it, else an allow rule
@@ -59,34 +91,89 @@ func (rs *Ruleset) Decide(req flow.Request) Decision {
 		if rs.protocol == HTTP && r != nil {
 			return rs.decideHTTP(r)
 		}
+	case *GRPCRequest:
+		if rs.protocol == HTTP && r != nil {
+			return rs.decideHTTP(&r.HTTPRequest)
+		}
+	case *DNSQuery:
+		if rs.protocol == DNS && r != nil {
+			return rs.decideName(r.Name)
+		}
+	case *ClientHello:
+		if rs.protocol == TLS && r != nil {
+			return rs.decideName(r.ServerName)
+		}
+	case *KafkaRequest:
+		if rs.protocol == Kafka && r != nil {
+			return rs.decideKafka(r)
+		}
 	}
 	return Decision{Reason: "not a request of protocol " + string(rs.protocol)}
 }
 
 func (rs *Ruleset) decideHTTP(r *HTTPRequest) Decision {
+	var deny, allow *Decision
 	for i := range rs.deny {
 		if rs.deny[i].matches(r) {
-			return rs.deny[i].decision
+			deny = &rs.deny[i].decision
+			break
 		}
+	}
+	if rs.all == nil {
+		for i := range rs.allow {
+			if rs.allow[i].matches(r) {
+				allow = &rs.allow[i].decision
+				if len(rs.allow[i].log) > 0 && deny == nil {
+					d := *allow
+					d.Reason = rs.allow[i].logged(r)
+					allow = &d
+				}
+				break
+			}
+		}
+	}
+	d, ok := rs.settle(deny, allow)
+	if !ok {
+		d.Reason = rs.explainHTTP(r)
+	}
+	return d
+}
+
+// settle puts together what the rules say of one request: deny and allow are the decisions
+// of the first rules that match, nil without one. It is the meaning of request rules in
+// one place, audit.go's included. ok is false where no rule decided and the reason is for
+// the caller to find.
+func (rs *Ruleset) settle(deny, allow *Decision) (d Decision, ok bool) {
+	if deny == nil {
+		deny = rs.denied
+	}
+	if deny != nil && deny.Verdict != flow.Audit {
+		return *deny, true
 	}
 	if rs.all != nil {
-		return *rs.all
+		allow = rs.all
 	}
-	for i := range rs.allow {
-		if rs.allow[i].matches(r) {
-			return rs.allow[i].decision
-		}
+	if allow == nil {
+		allow = rs.open
 	}
-	if rs.open != nil {
-		return *rs.open
+	switch {
+	case allow == nil && !rs.audited:
+		return Decision{}, false
+	case deny != nil:
+		return *deny, true
+	case allow == nil:
+		return Decision{Verdict: flow.Audit}, false
 	}
-	return Decision{Reason: rs.explainHTTP(r)}
+	return *allow, true
 }
 
 func newHTTPRule(r *HTTPRule, d Decision) httpRule {
-	h := httpRule{method: r.Method, path: r.Path, host: r.Host, decision: d}
+	h := httpRule{method: r.Method, path: r.Path, host: r.Host, grpc: r.GRPC, decision: d}
 	for _, m := range r.Headers {
 		h.headers = append(h.headers, headerMatch{[]byte(m.Name), []byte(m.Value), m.Exact})
+	}
+	for _, m := range r.Log {
+		h.log = append(h.log, headerMatch{[]byte(m.Name), []byte(m.Value), m.Exact})
 	}
 	return h
 }

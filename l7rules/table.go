@@ -3,9 +3,9 @@ package l7rules
 import (
 	"cmp"
 	"encoding/binary"
-	"fmt"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/weir-proxy/weir/identity"
 	"github.com/weir-proxy/weir/l7rules/flow"
@@ -43,10 +43,26 @@ type Entry struct {
 	Policy string
 	// Reason says why no rule decided.
 	Reason string
+	// Audit says, with ActionAllow, that this would have been refused, by Policy or for
+	// Reason, but for policies that only audit: see audit.go.
+	Audit bool
+}
+
+// Decision is the verdict on a connection; of one with ActionRedirect, that it comes as far
+// as to be judged by its requests.
+func (e *Entry) Decision() Decision {
+	d := Decision{Policy: e.Policy, Reason: e.Reason}
+	switch {
+	case e.Action == ActionAllow && e.Audit:
+		d.Verdict = flow.Audit
+	case e.Action == ActionAllow || e.Action == ActionRedirect:
+		d.Verdict = flow.Forwarded
+	}
+	return d
 }
 
 func (e *Entry) sameVerdict(f *Entry) bool {
-	return e.Action == f.Action && e.Rules == f.Rules && e.Policy == f.Policy && e.Reason == f.Reason
+	return e.Action == f.Action && e.Audit == f.Audit && e.Rules == f.Rules && e.Policy == f.Policy && e.Reason == f.Reason
 }
 
 // portTable holds, per IP protocol and sorted, the verdict on every port of one peer.
@@ -92,7 +108,7 @@ func (ep *EndpointPolicy) Lookup(dir flow.Direction, peer Peer, proto uint8, por
 	}
 	d := &ep.dirs[dir]
 	e := d.table(peer).lookup(proto, port)
-	if e.Action == ActionDeny && e.Policy == "" && e.Reason == "" {
+	if (e.Action == ActionDeny || e.Audit) && e.Policy == "" && e.Reason == "" {
 		e.Reason = d.explainPeer(dir, peer, proto, port)
 	}
 	return e
@@ -112,7 +128,7 @@ func (t *portTable) lookup(proto uint8, port uint16) Entry {
 
 // table returns the verdicts for a peer, from the last time if there was one.
 func (d *direction) table(peer Peer) *portTable {
-	key := peerKey{peer.ID, peer.Prefix, peer.Labels.String()}
+	key := peerKey{peer.ID, peer.Prefix, peer.Labels.String(), strings.Join(peer.Names, ",")}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if t, ok := d.byPeer[key]; ok {
@@ -205,94 +221,4 @@ func (d *direction) sweep(proto uint8, spans []span) []Entry {
 		entries = append(entries, e)
 	}
 	return entries
-}
-
-// decide is the meaning of a policy in one place: what the spans that cover one peer
-// and port, sorted by rule, say together.
-func (d *direction) decide(active []span) Entry {
-	var whole *boundRule  // allows everything
-	var first *boundRule  // with request rules
-	var protocol Protocol // of them
-	var more bool         // than one rule has some
-	var judged []span     // with request rules
-	for _, s := range active {
-		r := &d.rules[s.rule]
-		var p *PortRule
-		if s.port >= 0 {
-			p = &r.Ports[s.port]
-		}
-		switch {
-		case (p == nil || p.Protocol == "") && r.Deny:
-			return Entry{Action: ActionDeny, Policy: r.ref}
-		case p == nil || p.Protocol == "":
-			if whole == nil {
-				whole = r
-			}
-		default:
-			if first != nil && protocol != p.Protocol {
-				// A later span may deny all the same, and then this is true as well.
-				return Entry{Action: ActionDeny, Reason: fmt.Sprintf("%s has %s rules and %s has %s rules for this peer and port: one application protocol is possible",
-					first.ref, protocol, r.ref, p.Protocol)}
-			}
-			if first == nil {
-				first, protocol = r, p.Protocol
-			}
-			more = more || first != r
-			judged = append(judged, s)
-		}
-	}
-	switch {
-	case first != nil:
-		e := Entry{Action: ActionRedirect, Rules: d.ruleset(protocol, judged, whole)}
-		if whole != nil {
-			e.Policy = whole.ref
-		} else if !more {
-			e.Policy = first.ref
-		}
-		return e
-	case whole != nil:
-		return Entry{Action: ActionAllow, Policy: whole.ref}
-	case d.open:
-		return Entry{Action: ActionAllow, Reason: openReason}
-	}
-	return Entry{}
-}
-
-const openReason = "no policy closes this direction"
-
-// ruleset returns the one set of request rules for a list of spans.
-func (d *direction) ruleset(protocol Protocol, judged []span, whole *boundRule) *Ruleset {
-	var key []byte
-	for _, s := range judged {
-		key = binary.AppendUvarint(binary.AppendUvarint(key, uint64(s.rule)), uint64(s.port))
-	}
-	if whole != nil {
-		key = append(key, whole.ref...)
-	}
-	if rs, ok := d.rulesets[string(key)]; ok {
-		return rs
-	}
-	rs := &Ruleset{protocol: protocol}
-	for i, s := range judged {
-		r := &d.rules[s.rule]
-		if i > 0 && judged[i-1].rule == s.rule && judged[i-1].port == s.port {
-			continue // two overlapping ranges of one list
-		}
-		for k := range r.Ports[s.port].HTTP {
-			h := &r.Ports[s.port].HTTP[k]
-			if r.Deny {
-				rs.deny = append(rs.deny, newHTTPRule(h, Decision{Policy: r.ref, Reason: "refused by a deny rule"}))
-			} else {
-				rs.allow = append(rs.allow, newHTTPRule(h, Decision{Verdict: flow.Forwarded, Policy: r.ref}))
-			}
-		}
-	}
-	if whole != nil {
-		rs.all = &Decision{Verdict: flow.Forwarded, Policy: whole.ref}
-	}
-	if d.open {
-		rs.open = &Decision{Verdict: flow.Forwarded, Reason: openReason}
-	}
-	d.rulesets[string(key)] = rs
-	return rs
 }

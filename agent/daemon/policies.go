@@ -30,6 +30,9 @@ func loadPolicies(paths []string) (*policySet, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := l7rules.Unenforced(list); err != nil {
+		return nil, err
+	}
 	s := &policySet{policies: list, warnings: warnings, files: len(files), texts: map[string][]string{}}
 	for _, p := range list {
 		s.texts[p.FullName()] = append(s.texts[p.FullName()], describe(p))

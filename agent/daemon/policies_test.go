@@ -95,6 +95,13 @@ func TestDescribe(t *testing.T) {
 		`egress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{}]}}]}]`,
 		`egress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{host: a}]}}]}]`,
 		`egress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{headers: ["A"]}]}}]}]`,
+		`egress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{headerMatches: [{name: A, mismatch: LOG}]}]}}]}]`,
+		`egress: [{toFQDNs: [{matchName: a.test}]}]`, `egress: [{toFQDNs: [{matchPattern: "*.a.test"}]}]`,
+		`egress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {dns: [{matchName: a.test}]}}]}]`,
+		`egress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], serverNames: [a.test]}]}]`,
+		`egress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {kafka: [{topic: a}]}}]}]`,
+		`egress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {kafka: [{role: produce, topic: a}]}}]}]`,
+		`egress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {kafka: [{apiVersion: "0", topic: a}]}}]}]`,
 	} {
 		list, _, err := cnp.Parse("a.yaml", []byte(policy("x/a", rule)))
 		if err != nil {
@@ -117,10 +124,13 @@ func TestLoadPolicies(t *testing.T) {
 	good, bad := filepath.Join(dir, "good.yaml"), filepath.Join(dir, "bad.yaml")
 	write1(t, good, policy("x/a", toHost))
 	write1(t, bad, strings.ReplaceAll(policy("x/b", toHost), "egress", "egres"))
+	names := filepath.Join(t.TempDir(), "names.yaml")
+	write1(t, names, policy("x/c", "egress: [{toFQDNs: [{matchName: a.test}]}]"))
 	for name, c := range map[string]struct {
 		paths []string
 		want  string // of the error
 	}{
+		"not enforced":    {[]string{good, names}, "names.yaml:7:12: x/c: toFQDNs is not enforced yet"},
 		"none":            {nil, ""},
 		"a file":          {[]string{good}, ""},
 		"empty directory": {[]string{good, empty}, "empty: no .yaml or .yml file in this directory"},

@@ -9,11 +9,10 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 
+	"github.com/weir-proxy/weir/agent/explain"
 	"github.com/weir-proxy/weir/identity"
 	"github.com/weir-proxy/weir/l7rules"
-	"github.com/weir-proxy/weir/l7rules/cnp"
 	"github.com/weir-proxy/weir/l7rules/flow"
 	"github.com/weir-proxy/weir/proxy"
 	"github.com/weir-proxy/weir/proxy/httpproxy"
@@ -21,7 +20,7 @@ import (
 
 // Config is what `weir gateway` is told.
 type Config struct {
-	Policies []string       // files
+	Policies []string       // files and directories
 	Listen   string         // address to listen on
 	To       netip.AddrPort // the destination of every connection
 	From     []string       // labels of whoever connects, as --label of weir run
@@ -80,20 +79,15 @@ func Open(ctx context.Context, c Config) (*Gateway, error) {
 }
 
 func load(c Config, labels identity.Labels) (*l7rules.EndpointPolicy, error) {
-	var policies []*l7rules.Policy
-	for _, file := range c.Policies {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("read policy: %w", err)
-		}
-		list, warnings, err := cnp.Parse(file, data)
-		if err != nil {
-			return nil, err
-		}
-		for _, w := range warnings {
-			c.Notes(w.String())
-		}
-		policies = append(policies, list...)
+	policies, warnings, err := explain.Join(explain.Load(c.Policies))
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range warnings {
+		c.Notes(w.String())
+	}
+	if err := l7rules.Unenforced(policies); err != nil {
+		return nil, err
 	}
 	policy, err := l7rules.Compile(policies, labels)
 	if err != nil {

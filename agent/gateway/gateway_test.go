@@ -192,10 +192,11 @@ func TestOpenErrors(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		"no such file":   {func(c *Config) { c.Policies = []string{"nowhere.yaml"} }, "read policy: open nowhere.yaml"},
+		"no such file":   {func(c *Config) { c.Policies = []string{"nowhere.yaml"} }, "read policy nowhere.yaml"},
 		"selects nobody": {func(c *Config) { c.From = []string{"app=other"} }, "no document of the policy selects --from"},
 		"bad label":      {func(c *Config) { c.From = []string{"=x"} }, "read labels of --from"},
 		"bad address":    {func(c *Config) { c.Listen = "127.0.0.1:port" }, "listen for clients"},
+		"not enforced":   {func(c *Config) { c.Policies = []string{policy(t, "  - toFQDNs: [{matchName: a.test}]\n")} }, "toFQDNs is not enforced yet"},
 		"bad policy":     {func(c *Config) { c.Policies = []string{policy(t, "  - toEntity: [host]\n")} }, "toEntity"},
 	} {
 		t.Run(name, func(t *testing.T) {

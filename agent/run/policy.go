@@ -2,13 +2,12 @@ package run
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/weir-proxy/weir/agent/explain"
 	"github.com/weir-proxy/weir/identity"
 	"github.com/weir-proxy/weir/l7rules"
-	"github.com/weir-proxy/weir/l7rules/cnp"
 	"github.com/weir-proxy/weir/l7rules/flow"
 )
 
@@ -30,20 +29,15 @@ func loadSubject(o Options) (s subject, notes []string, err error) {
 		return s, nil, err
 	}
 	s.Name = s.Labels.Namespace() + "/" + filepath.Base(o.Command[0])
-	var policies []*l7rules.Policy
-	for _, file := range o.Policies {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return s, nil, fmt.Errorf("read policy: %w", err)
-		}
-		list, warnings, err := cnp.Parse(file, data)
-		if err != nil {
-			return s, nil, err
-		}
-		for _, w := range warnings {
-			notes = append(notes, w.String())
-		}
-		policies = append(policies, list...)
+	policies, warnings, err := explain.Join(explain.Load(o.Policies))
+	if err != nil {
+		return s, nil, err
+	}
+	for _, w := range warnings {
+		notes = append(notes, w.String())
+	}
+	if err := l7rules.Unenforced(policies); err != nil {
+		return s, nil, err
 	}
 	s.Policies = policies
 	if s.Policy, err = l7rules.Compile(policies, s.Labels); err != nil {

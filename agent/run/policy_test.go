@@ -43,6 +43,8 @@ func TestLoadSubject(t *testing.T) {
 		{"another namespace", Options{Policies: []string{all}, Labels: []string{"io.kubernetes.pod.namespace=shop"}}, false,
 			[]string{"--label io.kubernetes.pod.namespace=default"}, ""},
 		{"bad label", Options{Audit: true, Labels: []string{"reserved:host"}}, false, []string{"reserved"}, ""},
+		{"a rule that nothing enforces", Options{Policies: []string{policyFile(t, "endpointSelector: {}\negress: [{toFQDNs: [{matchName: a.test}]}]")}}, false,
+			[]string{"policy.yaml:6:12: default/p: toFQDNs is not enforced yet"}, ""},
 		{"no file", Options{Policies: []string{"no-such-file.yaml"}}, false, []string{"no-such-file.yaml"}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

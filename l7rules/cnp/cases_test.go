@@ -47,11 +47,15 @@ func TestCasesInReverse(t *testing.T) {
 				for i := range p.Rules {
 					slices.Reverse(p.Rules[i].Ports)
 					for j := range p.Rules[i].Ports {
-						slices.Reverse(p.Rules[i].Ports[j].HTTP)
+						pr := &p.Rules[i].Ports[j]
+						slices.Reverse(pr.HTTP)
+						slices.Reverse(pr.DNS)
+						slices.Reverse(pr.TLS)
+						slices.Reverse(pr.Kafka)
 					}
 				}
 			}
-			w.check(t, slices.DeleteFunc(expectations, func(s string) bool { return strings.HasPrefix(s, "reason:") }))
+			w.check(t, slices.DeleteFunc(expectations, func(s string) bool { return strings.HasPrefix(s, "reason:") || strings.HasPrefix(s, "conflict:") }))
 		})
 	}
 }
@@ -72,6 +76,12 @@ var macros = strings.NewReplacer(
 	"$A", "{matchLabels: {app: a}}", "$B", "{matchLabels: {app: b}}",
 	"$80", `ports: [{port: "80", protocol: TCP}]`,
 	"$41", strings.TrimSuffix(strings.Repeat(`{port: "80"}, `, 41), ", "),
+	"$53", `ports: [{port: "53", protocol: ANY}]`,
+	"$443", `ports: [{port: "443", protocol: TCP}]`,
+	"$9092", `ports: [{port: "9092", protocol: TCP}]`,
+	"$OURS", "apiVersion: weir-proxy.dev/v1alpha1\nkind: Policy\nmetadata: {name: own}\nspec:\n  endpointSelector: {matchLabels: {app: s}}",
+	"$TRIAL", "apiVersion: weir-proxy.dev/v1alpha1\nkind: Policy\nmetadata: {name: audited}\nspec:\n  endpointSelector: {matchLabels: {app: s}}\n  audit: true",
+	"$NP", "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: np}\nspec:\n  podSelector: {matchLabels: {app: s}}",
 	"$$$", "---",
 )
 
@@ -86,7 +96,7 @@ func load(t *testing.T, text string) (*world, []string) {
 		if strings.TrimSpace(doc) == "" {
 			continue
 		}
-		if !strings.HasPrefix(doc, "apiVersion") {
+		if !strings.HasPrefix(doc, "apiVersion") && !strings.HasPrefix(doc, "$") {
 			head := fmt.Sprintf("apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p%d}\nspec:\n", i)
 			if !strings.Contains(doc, "endpointSelector") {
 				head += "  endpointSelector: {matchLabels: {app: s}}\n"
@@ -127,6 +137,11 @@ func (w *world) check(t *testing.T, expectations []string) {
 			if !slices.ContainsFunc(w.warnings, func(w Warning) bool { return strings.Contains(w.String(), text) }) {
 				t.Errorf("warnings %v, want one with %q", w.warnings, text)
 			}
+		case "conflict":
+			_, err := l7rules.Compile(w.policies, endpoints(t)["s"])
+			if err == nil || !strings.Contains(err.Error(), text) {
+				t.Errorf("resolved with %v, want an error with %q", err, text)
+			}
 		case "reason":
 			if !strings.Contains(reason, text) {
 				t.Errorf("reason %q, want one with %q", reason, text)
@@ -146,7 +161,7 @@ func (w *world) check(t *testing.T, expectations []string) {
 	}
 }
 
-var flowLine = regexp.MustCompile(`^(?:(udp|icmp|sctp) )?([^ ]+?)>(?:([^ ]+):)?([0-9]+)(?: ([A-Za-z]+) (/[^ ]*|\*)((?: [^ ]+=[^ ]*)*))? ([FD])(?: (proxy|direct))?$`)
+var flowLine = regexp.MustCompile(`^(?:(udp|icmp|sctp) )?([^ ]+?)>(?:([^ ]+):)?([0-9]+)(?: (.*))? ([FDA])(?: (proxy|direct))?$`)
 
 // checkFlow runs one line and returns the reason of a refusal.
 func (w *world) checkFlow(t *testing.T, line string) string {
@@ -164,19 +179,7 @@ func (w *world) checkFlow(t *testing.T, line string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var req *l7rules.HTTPRequest
-	if m[5] != "" {
-		req = &l7rules.HTTPRequest{Proto: "HTTP/1.1", Method: []byte(m[5]), Path: []byte(m[6])}
-		for _, h := range strings.Fields(m[7]) {
-			name, value, _ := strings.Cut(h, "=")
-			value = strings.ReplaceAll(value, "%20", " ")
-			if name == "Host" {
-				req.Host = []byte(value)
-				continue
-			}
-			req.Header = append(req.Header, l7rules.HeaderField{Name: []byte(name), Value: []byte(value)})
-		}
-	}
+	req := request(t, strings.Fields(m[5]))
 	verdict, proxied, reason := "F", false, ""
 	for _, side := range []struct {
 		dir           flow.Direction
@@ -191,32 +194,102 @@ func (w *world) checkFlow(t *testing.T, line string) string {
 			t.Fatal(err)
 		}
 		e := ep.Lookup(side.dir, w.peer(t, side.peer), proto, uint16(port))
-		d := l7rules.Decision{Policy: e.Policy, Reason: e.Reason}
-		if e.Action != l7rules.ActionDeny {
-			d.Verdict = flow.Forwarded
-		}
+		d := e.Decision()
 		if e.Action == l7rules.ActionRedirect {
 			proxied = true
 			if req != nil {
 				d = e.Rules.Decide(req)
 			}
 		}
-		if !d.Allowed() {
-			if verdict = "D"; reason == "" {
-				reason = side.dir.String() + ": " + d.Policy + " " + d.Reason
-			}
+		switch {
+		case !d.Allowed():
+			verdict = "D"
+		case d.Verdict == flow.Audit && verdict == "F":
+			verdict = "A"
+		}
+		if d.Verdict != flow.Forwarded && reason == "" {
+			reason = side.dir.String() + ": " + d.Policy + " " + d.Reason
 		}
 	}
-	if verdict != m[8] {
+	if verdict != m[6] {
 		t.Errorf("%s: is %s (%s)", line, verdict, reason)
 	}
-	if m[9] != "" && proxied != (m[9] == "proxy") {
+	if m[7] != "" && proxied != (m[7] == "proxy") {
 		t.Errorf("%s: proxied %v", line, proxied)
 	}
-	if verdict == "D" && reason == "" {
-		t.Errorf("%s: refused without a reason", line)
+	if verdict != "F" && strings.HasSuffix(reason, ":  ") {
+		t.Errorf("%s: %s without a reason", line, verdict)
 	}
 	return reason
+}
+
+// request reads what comes after the port in a line.
+func request(t *testing.T, words []string) flow.Request {
+	t.Helper()
+	if len(words) == 0 {
+		return nil
+	}
+	http := l7rules.HTTPRequest{Proto: "HTTP/1.1", Method: []byte(words[0])}
+	arg := ""
+	if len(words) > 1 {
+		arg = words[1]
+		http.Path = []byte(arg)
+	}
+	switch words[0] {
+	case "dns":
+		return &l7rules.DNSQuery{Name: arg, QType: 1}
+	case "sni":
+		return &l7rules.ClientHello{ServerName: strings.Trim(arg, "-")}
+	case "kafka":
+		return kafkaRequest(t, words[1:])
+	}
+	for _, h := range words[min(2, len(words)):] {
+		name, value, _ := strings.Cut(h, "=")
+		value = strings.ReplaceAll(value, "%20", " ")
+		if name == "Host" {
+			http.Host = []byte(value)
+			continue
+		}
+		http.Header = append(http.Header, l7rules.HeaderField{Name: []byte(name), Value: []byte(value)})
+	}
+	if words[0] == "grpc" {
+		http.Method, http.Path = []byte("POST"), []byte("/"+arg)
+		return &l7rules.GRPCRequest{HTTPRequest: http}
+	}
+	return &http
+}
+
+func kafkaRequest(t *testing.T, words []string) *l7rules.KafkaRequest {
+	t.Helper()
+	key, ok := l7rules.KafkaAPIKey(words[0])
+	if !ok {
+		t.Fatalf("no request of Kafka: %q", words)
+	}
+	r := &l7rules.KafkaRequest{APIKey: key, Resource: l7rules.KafkaNone}
+	for _, w := range words[1:] {
+		name, value, _ := strings.Cut(w, "=")
+		switch name {
+		case "topic":
+			r.Resource, r.Name = l7rules.KafkaTopic, value
+		case "group":
+			r.Resource, r.Name = l7rules.KafkaGroup, value
+		case "txn":
+			r.Resource, r.Name = l7rules.KafkaTransaction, value
+		case "cluster":
+			r.Resource = l7rules.KafkaCluster
+		case "client":
+			r.ClientID = value
+		case "v":
+			v, err := strconv.ParseInt(value, 10, 16)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.APIVersion = int16(v)
+		default:
+			t.Fatalf("cannot read %q", w)
+		}
+	}
+	return r
 }
 
 func endpoints(t *testing.T) map[string]identity.Labels {
@@ -224,7 +297,7 @@ func endpoints(t *testing.T) map[string]identity.Labels {
 	all := map[string]identity.Labels{}
 	for name, texts := range map[string][]string{
 		"s": {"app=s"}, "a": {"app=a"}, "b": {"app=b"}, "t": {"app=t"}, "n": {"tier=x"},
-		"x": {"app=a", "k8s:io.kubernetes.pod.namespace=other"}, "d": {"container:image=nginx"},
+		"x": {"app=a", "k8s:io.kubernetes.pod.namespace=other", "k8s:io.cilium.k8s.namespace.labels.team=red"}, "d": {"container:image=nginx"},
 	} {
 		ls, err := identity.Workload("", texts...)
 		if err != nil {
@@ -246,9 +319,17 @@ func (w *world) peer(t *testing.T, name string) l7rules.Peer {
 	case "w":
 		name = "203.0.113.9"
 	}
-	addr, err := netip.ParseAddr(strings.Trim(name, "[]"))
+	names, text, told := strings.Cut(name, "@")
+	if !told {
+		text = names
+	}
+	addr, err := netip.ParseAddr(strings.Trim(text, "[]"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l7rules.PeerOf(addr, w.prefixes)
+	peer := l7rules.PeerOf(addr, w.prefixes)
+	if told {
+		peer.Names = strings.Split(names, ",")
+	}
+	return peer
 }

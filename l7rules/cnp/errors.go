@@ -46,5 +46,5 @@ type reader struct {
 }
 
 func newReader(filename string) *reader {
-	return &reader{Reader: strictyaml.Reader{File: filename, MaxLen: MaxFileLen, Hints: unsupported}}
+	return &reader{Reader: strictyaml.Reader{File: filename, MaxLen: MaxFileLen}}
 }

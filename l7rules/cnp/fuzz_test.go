@@ -25,7 +25,7 @@ func FuzzParse(f *testing.F) {
 	for _, file := range archive.Files {
 		documents, _, _ := strings.Cut(string(file.Data), "...\n")
 		documents = macros.Replace(documents)
-		if !strings.HasPrefix(documents, "apiVersion") {
+		if !strings.HasPrefix(documents, "apiVersion") && !strings.HasPrefix(documents, "---") {
 			documents = head + strings.ReplaceAll("endpointSelector: {}\n"+documents, "\n", "\n  ")
 		}
 		f.Add([]byte(documents))
@@ -73,7 +73,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatal("neither a policy nor an error")
 		}
 		for _, p := range policies {
-			if p.Name == "" || len(p.Rules) == 0 || p.Origin.Line == 0 {
+			if p.Name == "" || len(p.Rules) == 0 && p.Closes == [2]bool{} || p.Origin.Line == 0 {
 				t.Fatalf("incomplete policy %+v", p)
 			}
 		}
@@ -85,6 +85,10 @@ func FuzzParse(f *testing.F) {
 			for _, peer := range peers {
 				table := ep.Table(dir, peer)
 				for _, e := range table {
+					if e.Audit && e.Policy == "" && e.Reason == "" {
+						// Why is for Lookup to say.
+						e.Reason = ep.Lookup(dir, peer, e.Proto, e.First).Reason
+					}
 					if got := ep.Lookup(dir, peer, e.Proto, e.First); !cmp.Equal(got, e, cmp.Comparer(func(a, b *l7rules.Ruleset) bool { return a == b })) {
 						t.Fatalf("table says %+v, lookup %+v", e, got)
 					}

@@ -13,30 +13,92 @@ import (
 const maxCost = 1 << 19
 
 // rules reads the request rules beside a list of ports.
-func (r *reader) rules(n *node, path string, pr *l7rules.PortRule) {
-	o, ok := r.Object(n, path, "http")
+func (r *reader) rules(n *node, path string, pr *l7rules.PortRule, deny bool, d *document) {
+	known := []string{"http", "dns", "kafka"}
+	if d.ours() {
+		known = append(known, "grpc")
+	}
+	o, ok := r.Object(n, path, known...)
 	if !ok {
 		return
 	}
-	other := 0
-	for _, e := range o.Entries {
-		if e.Key.Text != "http" && unsupported[e.Key.Text] != "" {
-			other++
+	each := func(name string, protocol l7rules.Protocol, read func(*node, string)) {
+		at := join(path, name)
+		items, present := r.List(o.Get(name), at)
+		if !present {
+			return
+		}
+		if pr.Protocol != "" && pr.Protocol != protocol {
+			r.Errorf(o.Get(name).Pos, at, "one application protocol per entry: write two entries")
+			return
+		}
+		for i, item := range items {
+			pr.Protocol = protocol
+			read(item, index(at, i))
 		}
 	}
-	if other > 0 && o.Get("http") != nil {
-		r.Errorf(o.Get("http").Pos, join(path, "http"), "one application protocol per entry: write two entries")
+	each("http", l7rules.HTTP, func(n *node, at string) { pr.HTTP = append(pr.HTTP, r.httpRule(n, at)) })
+	each("grpc", l7rules.HTTP, func(n *node, at string) { pr.HTTP = append(pr.HTTP, r.grpcRule(n, at)) })
+	each("dns", l7rules.DNS, func(n *node, at string) { pr.DNS = append(pr.DNS, r.dnsRule(n, at)...) })
+	each("kafka", l7rules.Kafka, func(n *node, at string) { pr.Kafka = append(pr.Kafka, r.kafkaRule(n, at, deny, d)) })
+}
+
+// grpcRule reads one element of grpc: a service with its package and a method, each exact
+// or "*".
+func (r *reader) grpcRule(n *node, path string) l7rules.HTTPRule {
+	o, ok := r.Object(n, path, "service", "method")
+	if !ok {
+		return l7rules.HTTPRule{}
 	}
-	items, _ := r.List(o.Get("http"), join(path, "http"))
-	for i, item := range items {
-		pr.Protocol = l7rules.HTTP
-		pr.HTTP = append(pr.HTTP, r.httpRule(item, index(join(path, "http"), i)))
+	part := func(name string, dots bool) string {
+		f := o.Get(name)
+		if f == nil {
+			return ""
+		}
+		at := join(path, name)
+		s, ok := r.String(f, at)
+		switch {
+		case !ok || s == "*":
+		case strings.Contains(s, "/"):
+			r.Errorf(f.Pos, at, "%s: write service: pkg.Service and method: Method", quote(s))
+		case strings.Contains(s, "*"):
+			r.Errorf(f.Pos, at, "%s: \"*\" stands alone, for every %s", quote(s), name)
+		case !isProtoName(s, dots):
+			r.Errorf(f.Pos, at, "%s is no name of a %s: letters, digits and '_'", quote(s), name)
+		case dots && !strings.Contains(s, "."):
+			r.Warnf(f.Pos, at, "%s has no package: a call's path is /package.%s/Method, unless the .proto file has none", quote(s), s)
+		}
+		return s
 	}
+	rule, err := l7rules.NewGRPCRule(r.Origin(n.Pos), part("service", true), part("method", false))
+	if err != nil {
+		r.Errorf(n.Pos, path, "%v", err)
+	}
+	return rule
+}
+
+// isProtoName reports whether s is an identifier of a .proto file, with dots between
+// several.
+func isProtoName(s string, dots bool) bool {
+	if !dots && strings.Contains(s, ".") || len(s) > match.MaxPatternLen/4 {
+		return false
+	}
+	for part := range strings.SplitSeq(s, ".") {
+		if part == "" || part[0] >= '0' && part[0] <= '9' {
+			return false
+		}
+		for i := range len(part) {
+			if c := part[i]; !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_') {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (r *reader) httpRule(n *node, path string) l7rules.HTTPRule {
 	h := l7rules.HTTPRule{Origin: r.Origin(n.Pos)}
-	o, ok := r.Object(n, path, "method", "path", "host", "headers")
+	o, ok := r.Object(n, path, "method", "path", "host", "headers", "headerMatches")
 	if !ok {
 		return h
 	}
@@ -49,6 +111,10 @@ func (r *reader) httpRule(n *node, path string) l7rules.HTTPRule {
 		if m, ok := r.header(f, index(join(path, "headers"), i)); ok {
 			h.Headers = append(h.Headers, m)
 		}
+	}
+	matches, _ := r.List(o.Get("headerMatches"), join(path, "headerMatches"))
+	for i, f := range matches {
+		r.headerMatch(f, index(join(path, "headerMatches"), i), &h)
 	}
 	return h
 }
@@ -87,51 +153,6 @@ func (r *reader) pattern(o *object, name, path string) *match.Pattern {
 		return nil
 	}
 	return p
-}
-
-// header reads "Name" or "Name: value". Cilium splits at the first blank and takes a colon
-// off the name; what it would read as a name that nobody can send is an error here.
-func (r *reader) header(n *node, path string) (l7rules.HeaderMatch, bool) {
-	s, ok := r.String(n, path)
-	if !ok {
-		return l7rules.HeaderMatch{}, false
-	}
-	name, value, exact := strings.Cut(s, " ")
-	if exact {
-		name = strings.TrimSuffix(name, ":")
-	}
-	switch before, after, colon := strings.Cut(name, ":"); {
-	case strings.HasPrefix(name, ":"):
-		r.Errorf(n.Pos, path, "%s is a pseudo-header: use method, path and host", quote(name))
-	case colon && isToken(before) && after != "" && !exact:
-		r.Errorf(n.Pos, path, "%s: a blank is missing: write \"%s: %s\"", quote(s), before, after)
-	case colon && isToken(before) && !exact:
-		r.Errorf(n.Pos, path, "%s: write \"%s\" for any value", quote(s), before)
-	case !isToken(name):
-		r.Errorf(n.Pos, path, "%s is no header name: write \"Name\" or \"Name: value\"", quote(name))
-	case strings.EqualFold(name, "host"):
-		r.Errorf(n.Pos, path, "use host for the Host header")
-	case exact && strings.TrimSpace(value) != value:
-		r.Errorf(n.Pos, path, "%s: blanks around the value, which no value has", quote(s))
-	case exact && value == "":
-		r.Errorf(n.Pos, path, "%s: write \"%s\" for any value", quote(s), name)
-	case exact && strings.ContainsFunc(value, func(c rune) bool { return c < ' ' || c == 0x7f }):
-		r.Errorf(n.Pos, path, "%s holds a control character", quote(s))
-	default:
-		return l7rules.HeaderMatch{Name: name, Value: value, Exact: exact}, true
-	}
-	return l7rules.HeaderMatch{}, false
-}
-
-// isToken reports whether s can be the name of a header field (RFC 9110 section 5.6.2).
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // warnHTTP says what a rule probably does not mean.

@@ -1,7 +1,8 @@
 // Package cnp reads policy files: CiliumNetworkPolicy and
-// CiliumClusterwideNetworkPolicy of cilium.io/v2, with Cilium's meaning. Nothing in a
-// file is ignored: a field that is unknown, or known and not supported, is an error
-// that says what to write instead.
+// CiliumClusterwideNetworkPolicy of cilium.io/v2 with Cilium's meaning, NetworkPolicy of
+// networking.k8s.io/v1 with Kubernetes', and Policy of weir-proxy.dev/v1alpha1, which is a
+// CiliumNetworkPolicy with more in it. Nothing in a file is ignored: a field that is
+// unknown, or known and not supported, is an error that says what to write instead.
 package cnp
 
 import (
@@ -33,9 +34,9 @@ func Parse(filename string, data []byte) ([]*l7rules.Policy, []Warning, error) {
 		if !ok {
 			continue
 		}
-		key := d.kind + " " + d.namespace + "/" + d.name
+		key := d.kind.name + " " + d.namespace + "/" + d.name
 		if first, ok := names[key]; ok && d.name != "" {
-			r.Errorf(d.at, "metadata.name", "%s %s is also at line %d: one name, one document", d.kind, d.name, first.Line)
+			r.Errorf(d.at, "metadata.name", "%s %s is also at line %d: one name, one document", d.kind.name, d.name, first.Line)
 		} else {
 			names[key] = d.at
 		}
@@ -47,8 +48,8 @@ func Parse(filename string, data []byte) ([]*l7rules.Policy, []Warning, error) {
 	return policies, r.Warnings, nil
 }
 
-// SameNames warns of policies of different files that share a name. All of them take
-// effect.
+// SameNames warns of policies of different files or kinds that share a name. All of them
+// take effect.
 func SameNames(policies []*l7rules.Policy) []Warning {
 	first := map[string]*l7rules.Policy{}
 	var warnings []Warning
@@ -58,7 +59,7 @@ func SameNames(policies []*l7rules.Policy) []Warning {
 		switch {
 		case !ok:
 			first[key] = p
-		case q.Origin.File != p.Origin.File:
+		case q.Origin.File != p.Origin.File || q.Kind != p.Kind:
 			warnings = append(warnings, Warning{Origin: p.Origin, Path: "metadata.name",
 				Text: fmt.Sprintf("%s is also in %s: both take effect", p.FullName(), q.Origin)})
 		}
@@ -66,15 +67,27 @@ func SameNames(policies []*l7rules.Policy) []Warning {
 	return warnings
 }
 
+// Kinds of documents and their versions.
 const (
-	apiVersion      = "cilium.io/v2"
-	kindNamespaced  = "CiliumNetworkPolicy"
-	kindClusterwide = "CiliumClusterwideNetworkPolicy"
+	versionCilium     = "cilium.io/v2"
+	kindCilium        = "CiliumNetworkPolicy"
+	kindClusterwide   = "CiliumClusterwideNetworkPolicy"
+	versionOurs       = "weir-proxy.dev/v1alpha1"
+	kindOurs          = "Policy"
+	versionKubernetes = "networking.k8s.io/v1"
+	kindKubernetes    = "NetworkPolicy"
 )
+
+type kind struct{ name, version string }
+
+var kinds = []kind{{kindCilium, versionCilium}, {kindClusterwide, versionCilium}, {kindOurs, versionOurs}, {kindKubernetes, versionKubernetes}}
+
+// ours reports whether documents have what Cilium lacks.
+func (k *kind) ours() bool { return k.name == kindOurs }
 
 // document is what a document's specs share.
 type document struct {
-	kind            string
+	kind
 	namespace, name string // namespace is "" for a clusterwide policy
 	at              pos
 	policies        []*l7rules.Policy
@@ -91,12 +104,25 @@ func (r *reader) document(n *node) (*document, bool) {
 	if !r.kindOf(n, d) {
 		return nil, false
 	}
-	o, _ := r.Object(n, "", "apiVersion", "kind", "metadata", "spec", "specs", "status")
+	r.Hints = d.hints()
+	fields := []string{"apiVersion", "kind", "metadata", "spec", "specs", "status"}
+	if d.kind.name == kindKubernetes {
+		fields = slices.DeleteFunc(fields, func(f string) bool { return f == "specs" })
+	}
+	o, _ := r.Object(n, "", fields...)
 	if o.Get("status") != nil {
 		r.Warnf(o.Fields["status"].Pos, "status", "ignored: it is what a cluster said of the policy")
 	}
 	r.metadata(o, d)
 	spec := o.Get("spec")
+	if d.kind.name == kindKubernetes {
+		if spec == nil {
+			r.Errorf(n.Pos, "spec", "missing")
+		} else {
+			r.networkPolicy(spec, "spec", d)
+		}
+		return d, true
+	}
 	specs, present := r.List(o.Get("specs"), "specs")
 	if spec == nil && len(specs) == 0 {
 		if !present || o.Get("specs").Kind == kindList {
@@ -137,29 +163,28 @@ func (r *reader) kindOf(n *node, d *document) bool {
 		return s, f, ok
 	}
 	version, at, ok := read("apiVersion")
-	kind, kindAt, kindOK := read("kind")
+	name, kindAt, kindOK := read("kind")
 	if !ok || !kindOK {
 		return false
 	}
-	switch {
-	case version == "networking.k8s.io/v1" && kind == "NetworkPolicy":
-		r.Errorf(kindAt.Pos, "kind", "NetworkPolicy is not supported yet: write %s of %s", kindNamespaced, apiVersion)
-	case strings.HasPrefix(version, "weir-proxy.dev/") && kind == "Policy":
-		r.Errorf(kindAt.Pos, "kind", "Policy of weir-proxy.dev is not supported yet: write %s of %s", kindNamespaced, apiVersion)
-	case kind == "List" || kind == kindNamespaced+"List" || kind == kindClusterwide+"List":
-		r.Errorf(kindAt.Pos, "kind", "lists are not supported: %s", unsupported["items"])
-	case kind != kindNamespaced && kind != kindClusterwide:
-		kinds := []string{kindNamespaced, kindClusterwide}
-		if near := nearest(kind, kinds); near != "" {
-			r.Errorf(kindAt.Pos, "kind", "unknown kind %s: did you mean %s?", quote(kind), near)
-		} else {
-			r.Errorf(kindAt.Pos, "kind", "unknown kind %s: one of %s", quote(kind), strings.Join(kinds, ", "))
+	var names []string
+	for _, k := range kinds {
+		if k.name == name {
+			d.kind = k
 		}
-	case version != apiVersion:
-		r.Errorf(at.Pos, "apiVersion", "unknown version %s of %s: write %s", quote(version), kind, apiVersion)
-	default:
-		d.kind = kind
+		names = append(names, k.name)
+	}
+	switch near := nearest(name, names); {
+	case d.kind.name != "" && d.version != version:
+		r.Errorf(at.Pos, "apiVersion", "unknown version %s of %s: write %s", quote(version), name, d.version)
+	case d.kind.name != "":
 		return true
+	case name == "List" || slices.Contains(names, strings.TrimSuffix(name, "List")):
+		r.Errorf(kindAt.Pos, "kind", "lists are not supported: %s", unsupported["items"])
+	case near != "":
+		r.Errorf(kindAt.Pos, "kind", "unknown kind %s: did you mean %s?", quote(name), near)
+	default:
+		r.Errorf(kindAt.Pos, "kind", "unknown kind %s: one of %s", quote(name), strings.Join(names, ", "))
 	}
 	return false
 }
@@ -187,8 +212,8 @@ func (r *reader) metadata(o *object, d *document) {
 	}
 	n := meta.Get("namespace")
 	switch {
-	case n != nil && d.kind == kindClusterwide:
-		r.Errorf(n.Pos, "metadata.namespace", "a clusterwide policy has none: leave it out, or write %s", kindNamespaced)
+	case n != nil && d.kind.name == kindClusterwide:
+		r.Errorf(n.Pos, "metadata.namespace", "a clusterwide policy has none: leave it out, or write %s", kindCilium)
 	case n != nil:
 		if s, ok := r.String(n, "metadata.namespace"); ok {
 			d.namespace = s
@@ -196,7 +221,7 @@ func (r *reader) metadata(o *object, d *document) {
 				r.Errorf(n.Pos, "metadata.namespace", "%s is no namespace: lower-case letters, digits and '-', at most 63", quote(s))
 			}
 		}
-	case d.kind == kindNamespaced:
+	case d.kind.name != kindClusterwide:
 		d.namespace = identity.DefaultNamespace
 	}
 }
@@ -234,11 +259,15 @@ var lists = []struct {
 
 func (r *reader) spec(n *node, path, name string, d *document) {
 	errsBefore := r.Failed()
-	o, ok := r.Object(n, path, "endpointSelector", "egress", "egressDeny", "ingress", "ingressDeny", "enableDefaultDeny", "description", "labels")
+	fields := []string{"endpointSelector", "egress", "egressDeny", "ingress", "ingressDeny", "enableDefaultDeny", "description", "labels"}
+	if d.ours() {
+		fields = append(fields, "audit")
+	}
+	o, ok := r.Object(n, path, fields...)
 	if !ok {
 		return
 	}
-	p := &l7rules.Policy{Namespace: d.namespace, Name: d.name, Spec: name, Origin: r.Origin(n.Pos)}
+	p := &l7rules.Policy{Kind: d.kind.name, Namespace: d.namespace, Name: d.name, Spec: name, Origin: r.Origin(n.Pos)}
 	d.policies = append(d.policies, p)
 
 	switch s := o.Get("endpointSelector"); {
@@ -265,6 +294,9 @@ func (r *reader) spec(n *node, path, name string, d *document) {
 	}
 	if e := o.Get("enableDefaultDeny"); e != nil {
 		r.defaultDeny(e, join(path, "enableDefaultDeny"), p)
+	}
+	if a := o.Get("audit"); a != nil {
+		p.Audit, _ = r.Boolean(a, join(path, "audit"))
 	}
 	if desc := o.Get("description"); desc != nil && desc.Kind != kindScalar {
 		r.Errorf(desc.Pos, join(path, "description"), "must be a string, is %s", desc.Kind)

@@ -158,7 +158,7 @@ func (r *reader) subject(n *node, path string, d *document) identity.Selector {
 			}
 			r.Warnf(q.pos, q.path, "a policy is about its own namespace, %s: put this into metadata.namespace", d.namespace)
 		}
-		all = append(all, q.Requirement)
+		all = append(all, namespaceByName(q.Requirement))
 	}
 	if d.namespace != "" {
 		all = append(all, namespaceIs(d.namespace))
@@ -183,7 +183,7 @@ func (r *reader) peer(n *node, path string, d *document) identity.Selector {
 		reserved = reserved || q.Source == identity.SourceReserved
 		scoped = scoped || scopes
 		named = named || scopes && (q.Op == identity.In || q.Op == identity.Exists)
-		all = append(all, q.Requirement)
+		all = append(all, namespaceByName(q.Requirement))
 	}
 	switch {
 	case reserved || named:
