@@ -297,7 +297,7 @@ func endpoints(t *testing.T) map[string]identity.Labels {
 	all := map[string]identity.Labels{}
 	for name, texts := range map[string][]string{
 		"s": {"app=s"}, "a": {"app=a"}, "b": {"app=b"}, "t": {"app=t"}, "n": {"tier=x"},
-		"x": {"app=a", "k8s:io.kubernetes.pod.namespace=other", "k8s:io.cilium.k8s.namespace.labels.team=red"}, "d": {"container:image=nginx"},
+		"x": {"app=a", "k8s:io.kubernetes.pod.namespace=other", "k8s:io.cilium.k8s.namespace.labels.owner=ops"}, "d": {"container:image=nginx"},
 	} {
 		ls, err := identity.Workload("", texts...)
 		if err != nil {
