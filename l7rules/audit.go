@@ -14,9 +14,9 @@ package l7rules
 //
 // So a policy can be taken from audit to enforcement when it leaves no AUDIT record any
 // more, and that changes nothing for what was FORWARDED or DROPPED before. To look at
-// requests a connection goes through the proxy as without audit; where all that request
-// rules could refuse is only audited (Ruleset.NeverRefuses), what is no request of their
-// protocol goes on, too.
+// requests a connection goes through the proxy as without audit; where only policies that
+// audit want that (Ruleset.NeverRefuses), what is no request of their protocol goes on,
+// too.
 //
 // Request rules in another protocol than those of a policy that does not audit, for the
 // same peer and port, are not judged.

@@ -121,6 +121,7 @@ func (d *direction) ruleset(judged []span, whole, denied *boundRule) *Ruleset {
 	if denied != nil {
 		rs.denied = &Decision{Verdict: flow.Audit, Policy: denied.ref, Reason: "refused by a deny rule"}
 	}
+	rs.lenient = (whole != nil || d.open || d.audited) && !slices.ContainsFunc(judged, func(s span) bool { return !d.rules[s.rule].policy.Audit })
 	if d.open {
 		rs.open = &Decision{Verdict: flow.Forwarded, Reason: openReason}
 	}

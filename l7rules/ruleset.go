@@ -24,6 +24,7 @@ type Ruleset struct {
 	open    *Decision // nothing closes the direction
 	denied  *Decision // a rule without request rules would refuse the peer, but its policy only audits
 	audited bool      // only policies that audit close the direction
+	lenient bool      // NeverRefuses
 }
 
 // httpRule is an HTTPRule prepared for matching: what it decides is made
@@ -55,29 +56,10 @@ func (rs *Ruleset) AllowsAll() bool {
 	return rs != nil && len(rs.deny)+len(rs.denyNames)+len(rs.denyKafka) == 0 && rs.denied == nil && (rs.all != nil || rs.open != nil)
 }
 
-// NeverRefuses reports whether all that rs refuses is only audited: then bytes that are no
-// request of the protocol go on as well.
-func (rs *Ruleset) NeverRefuses() bool {
-	if rs == nil || rs.protocol == "" || rs.all == nil && rs.open == nil && !rs.audited {
-		return false
-	}
-	for _, r := range rs.deny {
-		if r.decision.Verdict != flow.Audit {
-			return false
-		}
-	}
-	for _, r := range rs.denyNames {
-		if r.decision.Verdict != flow.Audit {
-			return false
-		}
-	}
-	for _, r := range rs.denyKafka {
-		if r.decision.Verdict != flow.Audit {
-			return false
-		}
-	}
-	return true
-}
+// NeverRefuses reports whether only policies that audit want a look at the requests: then
+// what they would refuse is let through, and bytes that are no request of the protocol go
+// on as well.
+func (rs *Ruleset) NeverRefuses() bool { return rs != nil && rs.lenient }
 
 // Decide judges one request: a deny rule that matches refuses it, else an allow rule
 // that matches lets it through. A request of another protocol is refused. It does not
@@ -108,7 +90,11 @@ func (rs *Ruleset) Decide(req flow.Request) Decision {
 			return rs.decideKafka(r)
 		}
 	}
-	return Decision{Reason: "not a request of protocol " + string(rs.protocol)}
+	d := Decision{Reason: "not a request of protocol " + string(rs.protocol)}
+	if rs.lenient {
+		d.Verdict = flow.Audit
+	}
+	return d
 }
 
 func (rs *Ruleset) decideHTTP(r *HTTPRequest) Decision {
