@@ -127,6 +127,32 @@ func TestPrefixesAreNeverEndpoints(t *testing.T) {
 	}
 }
 
+// An address does not leave its family's entity because some policy names a prefix.
+func TestPrefixesKeepTheirFamily(t *testing.T) {
+	selector := func(id string) Peers {
+		s, err := identity.NewSelector(identity.Requirement{Source: identity.SourceReserved, Key: id, Op: identity.Exists})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Peers{Endpoints: []identity.Selector{s}}
+	}
+	for _, c := range []struct {
+		selects string
+		prefix  string
+		want    Action
+	}{
+		{"world-ipv4", "10.0.0.0/8", ActionAllow}, {"world-ipv4", "::/0", ActionDeny},
+		{"world-ipv6", "fd00::/8", ActionAllow}, {"world-ipv6", "0.0.0.0/0", ActionDeny},
+		{"world", "10.0.0.0/8", ActionAllow}, {"host", "127.0.0.0/8", ActionDeny},
+	} {
+		ep := compile(t, Rule{Peers: selector(c.selects), AnyPort: true})
+		peer := Peer{ID: identity.FirstLocal + 5, Prefix: netip.MustParsePrefix(c.prefix)}
+		if e := ep.Lookup(flow.Egress, peer, ProtoTCP, 80); e.Action != c.want {
+			t.Errorf("reserved:%s and %s: %+v", c.selects, c.prefix, e)
+		}
+	}
+}
+
 func TestPeerOf(t *testing.T) {
 	prefixes := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("::/0")}
 	for addr, want := range map[string]string{

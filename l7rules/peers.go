@@ -81,10 +81,16 @@ type Peer struct {
 	Names  []string
 }
 
-// labels are what selectors see of a peer.
+// labels are what selectors see of a peer. Those of a prefix name its family, as those
+// of the rest of the world do: a policy that names a prefix must change nothing else.
 func (p Peer) labels() identity.Labels {
-	if p.ID.IsEndpoint() {
+	switch {
+	case p.ID.IsEndpoint():
 		return p.Labels
+	case p.ID >= identity.FirstLocal && p.Prefix.Addr().Is4():
+		return identity.WorldIPv4.Labels()
+	case p.ID >= identity.FirstLocal && p.Prefix.Addr().Is6():
+		return identity.WorldIPv6.Labels()
 	}
 	return p.ID.Labels()
 }
