@@ -2,6 +2,7 @@ package cnp
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/weir-proxy/weir/l7rules"
@@ -20,6 +21,10 @@ func (r *reader) rules(n *node, path string, pr *l7rules.PortRule, deny bool, d 
 	}
 	o, ok := r.Object(n, path, known...)
 	if !ok {
+		return
+	}
+	if len(o.Fields) == len(o.Entries) && !slices.ContainsFunc(known, func(name string) bool { return o.Get(name) != nil }) {
+		r.Errorf(n.Pos, path, "nothing in it: leave it out, which allows the whole port, or write http: [{}]")
 		return
 	}
 	each := func(name string, protocol l7rules.Protocol, read func(*node, string)) {

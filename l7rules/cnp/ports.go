@@ -171,6 +171,8 @@ func (r *reader) portNumber(n *node, path string) (uint16, bool) {
 	}
 	v, err := strconv.ParseUint(s, 10, 16)
 	switch {
+	case err == nil && len(s) > 1 && s[0] == '0':
+		r.Errorf(n.Pos, path, "%s begins with 0, which Cilium reads as octal: write \"%d\"", quote(s), v)
 	case err == nil:
 		return uint16(v), true
 	case strings.Trim(s, "-0123456789") == "":
