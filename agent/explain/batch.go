@@ -75,12 +75,5 @@ func (s *Set) askLine(line []byte) (*Answer, error) {
 }
 
 func writeError(w io.Writer, err error) error {
-	data, jerr := json.Marshal(map[string]string{"error": err.Error()})
-	if jerr != nil {
-		return fmt.Errorf("write answer: %w", jerr)
-	}
-	if _, err := w.Write(append(data, '\n')); err != nil {
-		return fmt.Errorf("write answer: %w", err)
-	}
-	return nil
+	return writeJSON(w, map[string]string{"error": err.Error()})
 }

@@ -47,21 +47,22 @@ func (s *Side) text(name string) string {
 	return text + "\n"
 }
 
-// WriteJSON writes one object and a line end.
-func (a *Answer) WriteJSON(w io.Writer) error {
-	type side struct {
-		Judged  bool   `json:"judged"`
-		Verdict string `json:"verdict"`
-		Policy  string `json:"policy,omitempty"`
-		Origin  string `json:"origin,omitempty"`
-		Reason  string `json:"reason,omitempty"`
-		Nearest string `json:"nearest,omitempty"`
-	}
-	convert := func(s Side) *side {
+type jsonSide struct {
+	Judged  bool   `json:"judged"`
+	Verdict string `json:"verdict"`
+	Policy  string `json:"policy,omitempty"`
+	Origin  string `json:"origin,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	Nearest string `json:"nearest,omitempty"`
+}
+
+// MarshalJSON gives the verdict, both sides, and of each the rule and the reason.
+func (a *Answer) MarshalJSON() ([]byte, error) {
+	convert := func(s Side) *jsonSide {
 		if s == (Side{}) {
 			return nil
 		}
-		return &side{s.Judged, s.Verdict.String(), s.Policy, s.Origin.String(), s.Reason, s.Nearest.String()}
+		return &jsonSide{s.Judged, s.Verdict.String(), s.Policy, s.Origin.String(), s.Reason, s.Nearest.String()}
 	}
 	out := struct {
 		Verdict string          `json:"verdict"`
@@ -71,16 +72,25 @@ func (a *Answer) WriteJSON(w io.Writer) error {
 		Port    uint16          `json:"port"`
 		Proxy   bool            `json:"proxy"`
 		Request json.RawMessage `json:"request,omitempty"`
-		Egress  *side           `json:"egress,omitempty"`
-		Ingress *side           `json:"ingress,omitempty"`
+		Egress  *jsonSide       `json:"egress,omitempty"`
+		Ingress *jsonSide       `json:"ingress,omitempty"`
 	}{Verdict: a.Verdict.String(), From: a.From, To: a.To, Proto: a.Protocol, Port: a.Port, Proxy: a.Proxy, Egress: convert(a.Egress), Ingress: convert(a.Ingress)}
 	if a.Request != nil {
 		out.Request = a.Request.AppendJSON(nil)
 	}
-	data, err := json.Marshal(out)
+	return json.Marshal(out)
+}
+
+// WriteJSON writes one object and a line end.
+func (a *Answer) WriteJSON(w io.Writer) error { return writeJSON(w, a) }
+
+func writeJSON(w io.Writer, v any) error {
+	data, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("write answer: %w", err)
 	}
-	_, err = w.Write(append(data, '\n'))
-	return err
+	if _, err = w.Write(append(data, '\n')); err != nil {
+		return fmt.Errorf("write answer: %w", err)
+	}
+	return nil
 }

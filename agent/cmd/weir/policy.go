@@ -15,14 +15,14 @@ import (
 func policyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
-		Short: "Check and explain policy files, on any system, without root",
+		Short: "Check, explain, prove and compare policy files, on any system, without root",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return &exitError{code: 2, err: fmt.Errorf("weir policy: a command is missing: validate, explain or list")}
+			return &exitError{code: 2, err: fmt.Errorf("weir policy: a command is missing: validate, explain, prove, diff or list")}
 		},
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{code: 2, err: err} })
-	cmd.AddCommand(policyValidateCommand(), policyExplainCommand(), policyListCommand())
+	cmd.AddCommand(policyValidateCommand(), policyExplainCommand(), policyProveCommand(), policyDiffCommand(), policyListCommand())
 	return cmd
 }
 

@@ -23,7 +23,7 @@ func TestCommandLine(t *testing.T) {
 		{"run --no-such-flag", 125, "", "see: weir run --help"},
 		{"run -- true", 125, "", "--audit"},
 		{"run --help", 0, "COMMAND", ""},
-		{"policy", 2, "", "validate, explain or list"},
+		{"policy", 2, "", "validate, explain, prove, diff or list"},
 		{"policy validate", 2, "", "weir policy validate"},
 		{"gateway", 2, "", "required"},
 		{"gateway extra", 2, "", "extra"},
