@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/weir-proxy/weir/l7rules/flow"
 )
 
 // maxQueryLen is the longest line of a batch, in bytes.
@@ -38,7 +36,7 @@ func (s *Set) Batch(r io.Reader, w io.Writer) (Summary, error) {
 		case err != nil:
 			sum.Wrong++
 			err = writeError(out, err)
-		case a.Verdict == flow.Forwarded:
+		case a.through():
 			sum.Forwarded++
 			err = a.WriteJSON(out)
 		default:

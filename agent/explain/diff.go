@@ -123,16 +123,14 @@ func (d *Difference) ports() string {
 // because is the verdict with what decided, in one line.
 func (a *Answer) because() string {
 	text := a.Verdict.String()
-	if s := &a.Egress; s.Judged && (!a.through() && !s.allowed() || a.through() && s.decides(&a.Ingress)) {
+	if s := &a.Egress; s.Judged && (!a.through() && !s.through() || a.through() && s.decides(&a.Ingress)) {
 		return text + s.words("egress")
 	}
-	if s := &a.Ingress; s.Judged && (a.through() || !s.allowed()) {
+	if s := &a.Ingress; s.Judged && (a.through() || !s.through()) {
 		text += s.words("ingress")
 	}
 	return text
 }
-
-func (s *Side) allowed() bool { return s.Verdict == flow.Forwarded || s.Verdict == flow.Audit }
 
 // decides reports whether s says more about why something got through than other does.
 func (s *Side) decides(other *Side) bool {

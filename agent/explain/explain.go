@@ -4,27 +4,31 @@ package explain
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"github.com/weir-proxy/weir/agent/config"
 	"github.com/weir-proxy/weir/identity"
 	"github.com/weir-proxy/weir/l7rules"
 	"github.com/weir-proxy/weir/l7rules/flow"
-	"github.com/weir-proxy/weir/proxy/httpproxy"
 )
 
 // Query is the flow in question, in the words of the command line; its JSON form is a
 // line of weir policy explain --batch.
 type Query struct {
-	From     string   `json:"from"`               // labels "app=a,k8s:tier=b", a workload of the configuration, an entity, an address
-	To       string   `json:"to"`                 // the same, or "self", with ":PORT"
-	Protocol string   `json:"protocol,omitempty"` // "tcp", "udp" or "sctp"; "" is tcp
-	HTTP     string   `json:"http,omitempty"`     // "GET /path", "" for the connection alone
-	Host     *string  `json:"host,omitempty"`     // of the request, nil for what a client would send
-	Headers  []string `json:"headers,omitempty"`  // "Name: value"
-	// Raw asks about bytes in no protocol that rules can be written in.
-	Raw bool `json:"raw,omitempty"`
+	From     string `json:"from"`               // labels "app=a,k8s:tier=b", a workload of the configuration, an entity, an address
+	To       string `json:"to"`                 // the same, a DNS name, or "self", with ":PORT"
+	Protocol string `json:"protocol,omitempty"` // "tcp", "udp" or "sctp"; "" is udp for DNS, else tcp
+
+	// At most one of these; none asks about the connection alone.
+	HTTP  string  `json:"http,omitempty"`  // "GET /path"
+	GRPC  string  `json:"grpc,omitempty"`  // "pkg.Service/Method"
+	DNS   string  `json:"dns,omitempty"`   // "a.test" or "a.test AAAA"
+	SNI   *string `json:"sni,omitempty"`   // server name of a TLS ClientHello, "" for one without
+	Kafka string  `json:"kafka,omitempty"` // "produce orders", see parseKafka
+	Raw   bool    `json:"raw,omitempty"`   // bytes in no protocol that rules can be written in
+
+	Host    *string  `json:"host,omitempty"`    // with HTTP and GRPC; nil for what a client would send
+	Headers []string `json:"headers,omitempty"` // with HTTP and GRPC: "Name: value"
 }
 
 // Set is a set of policies, and what a configuration says of those they are about. It is
@@ -71,11 +75,11 @@ func (s *Set) compile(subject identity.Labels) (*l7rules.EndpointPolicy, error) 
 // Answer is what the policies say. Both sides must let a flow through.
 type Answer struct {
 	Verdict  flow.Verdict
-	Proxy    bool // judged request by request
-	Request  *l7rules.HTTPRequest
-	Egress   Side   // of the sender
-	Ingress  Side   // of the receiver
-	From, To string // as they were asked for
+	Proxy    bool         // judged request by request
+	Request  flow.Request // nil for the connection alone
+	Egress   Side         // of the sender
+	Ingress  Side         // of the receiver
+	From, To string       // as they were asked for
 	Protocol string
 	Port     uint16
 }
@@ -97,6 +101,7 @@ func (s *Set) Ask(q Query) (*Answer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--from: %w", err)
 	}
+	var ok bool
 	name, port, err := splitPort(q.To)
 	if err != nil {
 		return nil, fmt.Errorf("--to: %w", err)
@@ -111,29 +116,23 @@ func (s *Set) Ask(q Query) (*Answer, error) {
 	if !to.self && !from.judged() && !to.judged() {
 		return nil, fmt.Errorf("neither %s nor %s is an endpoint, so no policy judges this: give the labels of one, such as app=a", from, to)
 	}
-	protos := map[string]uint8{"": l7rules.ProtoTCP, "tcp": l7rules.ProtoTCP, "udp": l7rules.ProtoUDP, "sctp": l7rules.ProtoSCTP}
-	proto, ok := protos[strings.ToLower(q.Protocol)]
-	if !ok {
-		return nil, fmt.Errorf("--protocol: unknown protocol %q: tcp, udp or sctp", q.Protocol)
+	j := judge{set: s, port: port}
+	if err := j.request(q, to); err != nil {
+		return nil, err
 	}
-	a := &Answer{From: from.String(), To: to.String(), Protocol: strings.ToLower(q.Protocol), Port: port}
+	a := &Answer{From: from.String(), To: to.String(), Protocol: strings.ToLower(q.Protocol), Port: port, Request: j.req}
 	if a.Protocol == "" {
-		a.Protocol = "tcp"
-	}
-
-	j := judge{set: s, proto: proto, port: port, raw: q.Raw, hasRequest: q.HTTP != ""}
-	switch {
-	case q.HTTP == "" && (q.Host != nil || len(q.Headers) > 0):
-		return nil, fmt.Errorf("--host and --header say more of a request: give --http 'METHOD PATH' too")
-	case q.HTTP != "" && q.Raw:
-		return nil, fmt.Errorf("--raw: bytes that are no request cannot be one of --http")
-	case q.HTTP != "" && proto != l7rules.ProtoTCP:
-		return nil, fmt.Errorf("--http: HTTP goes over tcp")
-	case q.HTTP != "":
-		if a.Request, j.unreadable, err = request(q, to, port); err != nil {
-			return nil, err
+		if a.Protocol = "tcp"; q.DNS != "" {
+			a.Protocol = "udp"
 		}
-		j.req = a.Request
+	}
+	protos := map[string]uint8{"tcp": l7rules.ProtoTCP, "udp": l7rules.ProtoUDP, "sctp": l7rules.ProtoSCTP}
+	j.proto, ok = protos[a.Protocol]
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("--protocol: unknown protocol %q: tcp, udp or sctp", q.Protocol)
+	case j.asked != "" && j.proto != l7rules.ProtoTCP && (j.asked != "dns" || j.proto != l7rules.ProtoUDP):
+		return nil, fmt.Errorf("--%s: that goes over tcp", j.asked)
 	}
 	if to.self {
 		a.Verdict = flow.Forwarded
@@ -146,7 +145,11 @@ func (s *Set) Ask(q Query) (*Answer, error) {
 	if err := j.side(flow.Ingress, to, from, &a.Ingress, &a.Proxy); err != nil {
 		return nil, err
 	}
-	if a.Egress.Verdict == flow.Forwarded && a.Ingress.Verdict == flow.Forwarded {
+	switch {
+	case !a.Egress.through() || !a.Ingress.through():
+	case a.Egress.Verdict == flow.Audit || a.Ingress.Verdict == flow.Audit:
+		a.Verdict = flow.Audit
+	default:
 		a.Verdict = flow.Forwarded
 	}
 	return a, nil
@@ -157,10 +160,9 @@ type judge struct {
 	set        *Set
 	proto      uint8
 	port       uint16
-	raw        bool
-	req        *l7rules.HTTPRequest
-	hasRequest bool
-	unreadable error // why req is nil although there is a request
+	asked      string       // the flag that says what is sent, "" for the connection alone
+	req        flow.Request // nil for none, for bytes that are none, and for one that is unreadable
+	unreadable error
 }
 
 func (j *judge) side(dir flow.Direction, subject, peer who, s *Side, proxy *bool) error {
@@ -178,21 +180,16 @@ func (j *judge) side(dir flow.Direction, subject, peer who, s *Side, proxy *bool
 		return err
 	}
 	e := ep.Lookup(dir, peer.resolve(ep.Prefixes(dir)), j.proto, j.port)
-	d := l7rules.Decision{Policy: e.Policy, Reason: e.Reason}
-	if e.Action != l7rules.ActionDeny {
-		d.Verdict = flow.Forwarded
-	}
+	d := e.Decision()
 	if e.Action == l7rules.ActionRedirect {
 		*proxy = true
 		switch {
 		case j.req != nil:
 			d = e.Rules.Decide(j.req)
-		case j.hasRequest:
-			d = l7rules.Decision{Reason: "the proxy refuses the request before any rule is asked: " + j.unreadable.Error()}
-		case j.raw:
-			d = l7rules.Decision{Reason: fmt.Sprintf("%s rules judge each request, and this is none", e.Rules.Protocol())}
-		default:
+		case j.asked == "":
 			d.Reason = fmt.Sprintf("%s rules judge each request", e.Rules.Protocol())
+		default:
+			d = j.none(e.Rules)
 		}
 	}
 	nearest := j.set.origins[nearestRef(d.Reason)]
@@ -203,11 +200,23 @@ func (j *judge) side(dir flow.Direction, subject, peer who, s *Side, proxy *bool
 		d.Reason += "; " + peer.addr.String() + " is entity host"
 	}
 	*s = Side{Judged: true, Verdict: d.Verdict, Policy: d.Policy, Origin: j.set.origins[d.Policy], Reason: d.Reason, Nearest: nearest}
-	if d.Allowed() {
-		s.Verdict = flow.Forwarded
-	}
 	return nil
 }
+
+// none is what becomes of bytes that are no request, or one that nobody can read.
+func (j *judge) none(rules *l7rules.Ruleset) l7rules.Decision {
+	d := l7rules.Decision{Reason: fmt.Sprintf("%s rules judge each request, and this is none", rules.Protocol())}
+	if j.unreadable != nil {
+		d.Reason = "the proxy refuses the request before any rule is asked: " + j.unreadable.Error()
+	}
+	if rules.NeverRefuses() {
+		d.Verdict = flow.Audit
+	}
+	return d
+}
+
+// through reports whether a side lets pass what was asked about.
+func (s *Side) through() bool { return s.Verdict == flow.Forwarded || s.Verdict == flow.Audit }
 
 // nearestRef is the rule that the reason of a denial names as the nearest, "" without one.
 func nearestRef(reason string) string {
@@ -217,40 +226,4 @@ func nearestRef(reason string) string {
 		return ""
 	}
 	return rest[:end+1]
-}
-
-// request makes the request of a query as the proxy would read it. unreadable says that it
-// would refuse to; err that the query is none.
-func request(q Query, to who, port uint16) (r *l7rules.HTTPRequest, unreadable, err error) {
-	parts := strings.Fields(q.HTTP)
-	if len(parts) != 2 {
-		return nil, nil, fmt.Errorf("--http: %q is no request: write 'METHOD PATH', for example 'GET /public'", q.HTTP)
-	}
-	host := ""
-	switch {
-	case q.Host != nil:
-		host = *q.Host
-	case to.addr.IsValid():
-		if host = netip.AddrPortFrom(to.addr, port).String(); port == 80 {
-			host = strings.TrimSuffix(host, ":80")
-		}
-	}
-	head := parts[0] + " " + parts[1] + " HTTP/1.1\r\nHost: " + host + "\r\n"
-	for _, h := range append([]string{"Host: " + host}, q.Headers...) {
-		if strings.ContainsAny(h, "\r\n") {
-			return nil, nil, fmt.Errorf("--header: %q holds a line end", h)
-		}
-	}
-	for _, h := range q.Headers {
-		name, value, ok := strings.Cut(h, ":")
-		if !ok {
-			return nil, nil, fmt.Errorf("--header: %q is no header: write 'Name: value'", h)
-		}
-		if strings.EqualFold(name, "host") {
-			return nil, nil, fmt.Errorf("--header: write --host for the Host header")
-		}
-		head += name + ":" + value + "\r\n"
-	}
-	r, unreadable = httpproxy.Canonical([]byte(head + "\r\n"))
-	return r, unreadable, nil
 }

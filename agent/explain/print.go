@@ -21,7 +21,7 @@ func (a *Answer) WriteText(w io.Writer) error {
 		text += a.Ingress.text("ingress of " + a.To)
 	}
 	if a.Verdict == flow.Forwarded && a.Proxy && a.Request == nil {
-		text += "the connection goes through the proxy: ask about a request with --http 'METHOD PATH'\n"
+		text += "the connection goes through the proxy: ask about a request with --http, --grpc, --dns, --sni or --kafka\n"
 	}
 	_, err := io.WriteString(w, text)
 	return err

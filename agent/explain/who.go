@@ -9,6 +9,7 @@ import (
 	"github.com/weir-proxy/weir/agent/config"
 	"github.com/weir-proxy/weir/identity"
 	"github.com/weir-proxy/weir/l7rules"
+	"github.com/weir-proxy/weir/l7rules/match"
 )
 
 // who is one end of a flow.
@@ -30,7 +31,9 @@ func (w who) judged() bool { return w.peer.ID.IsEndpoint() && !w.declared }
 // resolve is who as the rules see it that name prefixes.
 func (w who) resolve(prefixes []netip.Prefix) l7rules.Peer {
 	if w.addr.IsValid() && w.peer.ID != identity.Host && !w.peer.ID.IsEndpoint() {
-		return l7rules.PeerOf(w.addr, prefixes)
+		p := l7rules.PeerOf(w.addr, prefixes)
+		p.Names = w.peer.Names
+		return p
 	}
 	return w.peer
 }
@@ -81,10 +84,34 @@ func parseWho(s string, c *config.Config, destination bool) (who, error) {
 		return named(w, c, destination)
 	}
 	switch {
-	case strings.Contains(s, "."):
-		return w, fmt.Errorf("%q: names of DNS are not supported yet: give the address", s)
+	case !strings.Contains(s, "."):
+	case !destination:
+		return w, fmt.Errorf("%q: nobody who connects is known by a name of DNS: give the address", s)
+	default:
+		return byName(w)
 	}
 	return w, fmt.Errorf("%q is neither labels such as app=a, nor an entity such as host or world, nor an address", s)
+}
+
+// byName is an address outside that the sender was told for a name: NAME, or NAME@ADDRESS
+// where it matters which.
+func byName(w who) (who, error) {
+	name, at, ok := strings.Cut(w.text, "@")
+	w.peer = l7rules.Peer{ID: identity.WorldIPv4}
+	if ok {
+		addr, err := netip.ParseAddr(strings.Trim(at, "[]"))
+		if err != nil {
+			return w, fmt.Errorf("%q: %q is no address", w.text, at)
+		}
+		w.addr = addr.Unmap().WithZone("")
+		w.peer = l7rules.PeerOf(w.addr, nil)
+	}
+	last := name[strings.LastIndexByte(strings.TrimSuffix(name, "."), '.')+1:]
+	if !match.IsName(name) || strings.Trim(last, "0123456789.") == "" {
+		return w, fmt.Errorf("%q is neither labels such as app=a, nor an entity such as host or world, nor an address, nor a name of DNS", w.text)
+	}
+	w.peer.Names = []string{strings.ToLower(strings.TrimSuffix(name, "."))}
+	return w, nil
 }
 
 // named finds a workload or a declared address of the configuration by its name.
@@ -150,7 +177,7 @@ func splitPort(s string) (string, uint16, error) {
 	if err != nil || port == 0 {
 		return "", 0, fmt.Errorf("%q: %q is no port: 1 to 65535", s, s[i+1:])
 	}
-	if who := s[:i]; strings.Contains(who, ":") && !strings.HasPrefix(who, "[") && !strings.Contains(who, "=") {
+	if who := s[:i]; strings.Contains(who, ":") && !strings.Contains(who, "[") && !strings.Contains(who, "=") {
 		return "", 0, fmt.Errorf("%q: put an IPv6 address in brackets, [::1]:80", s)
 	}
 	return s[:i], uint16(port), nil

@@ -171,6 +171,9 @@ func (s *space) contradiction(claims []bound, from, to int, proto uint8, port ui
 	if t.nothing {
 		return nil, nil
 	}
+	if err := onlyHTTP(t); err != nil {
+		return nil, err
+	}
 	rules := s.behind(t)
 	if c := &claims[0]; !c.Only {
 		switch {

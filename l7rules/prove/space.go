@@ -82,7 +82,7 @@ func (s *space) resolve(policies []*l7rules.Policy) (*policySet, error) {
 
 // about are the ends among peers.
 func (s *space) about(peers *l7rules.Peers) set {
-	key := fmt.Sprint(peers.Any, peers.Endpoints, peers.Entities, peers.CIDRs)
+	key := fmt.Sprint(peers.Any, peers.Endpoints, peers.Entities, peers.CIDRs, peers.Names)
 	if m, ok := s.peers[key]; ok {
 		return m
 	}
@@ -226,6 +226,13 @@ const maxPairs = 4_000_000
 func newSpace(d *differences, known Known, sets ...[]*l7rules.Policy) (*space, error) {
 	for _, policies := range sets {
 		d.policies(policies)
+		for _, p := range policies {
+			for i := range p.Rules {
+				if len(p.Rules[i].Peers.Names) > 0 {
+					return nil, &Unknown{"toFQDNs is not looked into", p.Rules[i].Origin}
+				}
+			}
+		}
 	}
 	ends, err := d.ends(known)
 	if err != nil {

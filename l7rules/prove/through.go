@@ -17,7 +17,9 @@ func throughBoth(egress, ingress side) through {
 		switch s.action {
 		case l7rules.ActionAllow:
 		case l7rules.ActionRedirect:
-			t.rules = append(t.rules, s.rules)
+			if !s.rules.NeverRefuses() {
+				t.rules = append(t.rules, s.rules)
+			}
 		default:
 			return through{nothing: true}
 		}
@@ -58,6 +60,9 @@ func (s *space) beyond(a, b through, rules []*l7rules.HTTPRule) (*witness, error
 	case a.everything() && b.nothing:
 		return &witness{}, nil
 	}
+	if err := onlyHTTP(a, b); err != nil {
+		return nil, err
+	}
 	list, err := s.requests(rules)
 	if err != nil {
 		return nil, err
@@ -82,4 +87,16 @@ func (s *space) behind(all ...through) []*l7rules.HTTPRule {
 		}
 	}
 	return list
+}
+
+// onlyHTTP is an Unknown where requests of another protocol would have to be told apart.
+func onlyHTTP(all ...through) error {
+	for _, t := range all {
+		for _, rs := range t.rules {
+			if rs.Protocol() != l7rules.HTTP {
+				return &Unknown{Reason: string(rs.Protocol()) + " rules are not compared"}
+			}
+		}
+	}
+	return nil
 }
