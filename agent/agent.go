@@ -127,6 +127,7 @@ func Start(cfg Config) (*Agent, error) {
 func (a *Agent) Serve(ctx context.Context) error {
 	server := &proxy.Server{
 		Handlers: map[l7rules.Protocol]proxy.Handler{l7rules.HTTP: httpproxy.Handle},
+		Looks:    map[l7rules.Protocol]func([]byte) bool{l7rules.HTTP: httpproxy.Looks},
 		Sink:     a.cfg.Sink,
 		Log:      a.log,
 	}
@@ -203,9 +204,11 @@ func (a *Agent) inbound(r *redirect.Redirected) *proxy.Inbound {
 		return in
 	}
 	in.Gone = e.gone
-	entry := e.verdicts.Load().lookup(r.Direction, r.Peer, protoTCP, r.Original.Port())
+	v := e.verdicts.Load()
+	entry := v.lookup(r.Direction, r.Peer, protoTCP, r.Original.Port())
 	if entry.Action == l7rules.ActionRedirect {
 		in.Protocol = entry.Rules.Protocol()
+		in.Lenient = v.audit || entry.Rules.NeverRefuses()
 		in.Judge = e.judge(r.Direction, r.Peer, r.Original.Port())
 		a.judgeReceiver(in, r, e)
 	}
@@ -227,9 +230,11 @@ func (a *Agent) judgeReceiver(in *proxy.Inbound, r *redirect.Redirected, sender 
 		return
 	}
 	v := e.verdicts.Load()
-	if !v.policy.HasRules(flow.Ingress) || v.lookup(flow.Ingress, sender.identity, protoTCP, r.Original.Port()).Action == l7rules.ActionAllow {
+	entry := v.lookup(flow.Ingress, sender.identity, protoTCP, r.Original.Port())
+	if !v.policy.HasRules(flow.Ingress) || entry.Action == l7rules.ActionAllow {
 		return
 	}
+	in.Lenient = in.Lenient && (v.audit || entry.Action == l7rules.ActionRedirect && entry.Rules.NeverRefuses())
 	r.JudgesFor(id)
 	in.JudgeReceiver = e.judge(flow.Ingress, sender.identity, r.Original.Port())
 }

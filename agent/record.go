@@ -27,6 +27,7 @@ func (a *Agent) onEvent(ev redirect.Event) {
 		Type:        "socket",
 		Reason:      ev.Reason.String(),
 	}
+	audited := false
 	switch ev.Proto {
 	case unix.IPPROTO_TCP:
 		r.Type = "tcp-connect"
@@ -49,12 +50,13 @@ func (a *Agent) onEvent(ev redirect.Event) {
 		if v.policy.HasRules(ev.Direction) {
 			entry := v.lookup(ev.Direction, ev.Peer, ev.Proto, ev.Dst.Port())
 			r.Policy, r.Reason = entry.Policy, entry.Reason
+			audited = entry.Audit
 		} else {
 			r.Reason = direction(ev.Direction) + " is open"
 		}
 	}
 	switch {
-	case ev.Audit:
+	case ev.Audit || ev.Allowed && audited:
 		r.Verdict = flow.Audit
 	case ev.Allowed:
 		r.Verdict = flow.Forwarded

@@ -101,12 +101,9 @@ func (e *endpoint) judge(dir flow.Direction, peer identity.ID, port uint16) func
 		if v != seen {
 			seen, entry = v, v.lookup(dir, peer, protoTCP, port)
 		}
-		d := l7rules.Decision{Policy: entry.Policy, Reason: entry.Reason}
-		switch entry.Action {
-		case l7rules.ActionRedirect:
+		d := entry.Decision()
+		if entry.Action == l7rules.ActionRedirect {
 			d = entry.Rules.Decide(req)
-		case l7rules.ActionAllow:
-			d.Verdict = flow.Forwarded
 		}
 		if v.audit && d.Verdict == flow.Dropped {
 			d.Verdict = flow.Audit

@@ -62,13 +62,22 @@ func (rs *Ruleset) AllowsAll() bool {
 func (rs *Ruleset) NeverRefuses() bool { return rs != nil && rs.lenient }
 
 // Decide judges one request: a deny rule that matches refuses it, else an allow rule
-// that matches lets it through. A request of another protocol is refused. It does not
-// allocate for a request that is let through.
+// that matches lets it through. A request of another protocol is refused, and nil, which
+// is a connection that carries something else, unless rs NeverRefuses. It does not allocate
+// for a request that is let through.
 func (rs *Ruleset) Decide(req flow.Request) Decision {
 	if rs == nil || rs.protocol == "" {
 		return Decision{Reason: "no request rules"}
 	}
 	switch r := req.(type) {
+	case nil:
+		if rs.NeverRefuses() {
+			d, ok := rs.settle(nil, nil)
+			if !ok {
+				d.Reason = "no request of protocol " + string(rs.protocol)
+			}
+			return d
+		}
 	case *HTTPRequest:
 		if rs.protocol == HTTP && r != nil {
 			return rs.decideHTTP(r)

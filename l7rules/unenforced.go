@@ -14,9 +14,6 @@ func Unenforced(policies []*Policy) error {
 		report := func(origin Origin, what string) {
 			errs = append(errs, fmt.Errorf("%s: %s: %s not enforced yet, only explained: leave it out", origin, p.FullName(), what))
 		}
-		if p.Audit {
-			report(p.Origin, "audit: true is")
-		}
 		for i := range p.Rules {
 			r := &p.Rules[i]
 			if len(r.Peers.Names) > 0 {

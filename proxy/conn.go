@@ -39,8 +39,14 @@ func (s *Server) serveConn(ctx context.Context, in *Inbound) {
 		defer context.AfterFunc(in.Gone, func() { sess.end(true) })()
 	}
 
+	if in.Lenient {
+		handler = sniff(s.Looks[in.Protocol], handler)
+	}
 	failed = handler(ctx, sess) != nil
 }
+
+// wholeKind is the type of the record of a connection that is judged as a whole.
+const wholeKind = "tcp-connect"
 
 func (s *Server) newSession(in *Inbound) *Session {
 	sess := &Session{
@@ -50,7 +56,7 @@ func (s *Server) newSession(in *Inbound) *Session {
 		decide:   in.Judge,
 		accept:   in.JudgeReceiver,
 		sink:     s.Sink,
-		kind:     "tcp-connect",
+		kind:     wholeKind,
 		buffers:  &s.buffers,
 		hangups:  s.hangups,
 		record: flow.Record{

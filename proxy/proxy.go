@@ -38,6 +38,9 @@ type Inbound struct {
 	// Protocol names the handler. Where there is none for it the connection is
 	// reset, so the zero value denies.
 	Protocol l7rules.Protocol
+	// Lenient says that Judge refuses nothing: what is no request of Protocol passes, too,
+	// and nil is asked about it.
+	Lenient bool
 	// Judge decides one request by the policy that holds at that moment, so that
 	// a reload judges the next request of an open connection. It must be safe
 	// for use from many goroutines.
@@ -69,6 +72,9 @@ func (in *Inbound) endpoint() string {
 // fields are set before the first Serve and not changed after it.
 type Server struct {
 	Handlers map[l7rules.Protocol]Handler
+	// Looks tells by a client's first bytes whether they begin a request of a protocol, for
+	// connections that may carry anything.
+	Looks map[l7rules.Protocol]func(first []byte) bool
 	// Sink receives one record per decision.
 	Sink flow.Sink
 	// MaxConnections bounds the open connections of one endpoint; 0 is

@@ -36,6 +36,8 @@ type Session struct {
 	buffers *Buffers
 	hangups *hangups
 
+	dialed *Stream // what the next Dial returns, if there is something
+
 	mu       sync.Mutex
 	upstream []*Stream
 	aborted  bool
@@ -90,6 +92,10 @@ func (s *Session) write(d l7rules.Decision, req flow.Request) {
 // Dial connects to where the client was going. The session closes the stream
 // when the handler returns, if the handler has not.
 func (s *Session) Dial(ctx context.Context) (*Stream, error) {
+	if up := s.dialed; up != nil {
+		s.dialed = nil
+		return up, nil
+	}
 	c, err := s.dial(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %v: %w", s.Original, err)

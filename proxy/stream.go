@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"syscall"
@@ -25,6 +26,7 @@ type Stream struct {
 	in              []byte  // where Read reads to
 	fill            *Buffer // or where Fill reads to
 	each            func() bool
+	unread          []byte  // what reading has to begin with
 	queue           []byte  // what the next Fill has to write first
 	queued          *Buffer // where that is
 	out             []byte  // what Write has still to write
@@ -53,8 +55,11 @@ func NewStream(c *net.TCPConn) *Stream {
 // returns io.EOF; if b has no free part, ErrBufferFull.
 func (s *Stream) Fill(b *Buffer) error {
 	s.fill = b
+	defer func() { s.fill = nil }()
+	if s.unread != nil && s.again() > 0 && (s.each == nil || !s.each()) {
+		return nil
+	}
 	_, err := s.read()
-	s.fill = nil
 	return err
 }
 
@@ -101,15 +106,36 @@ func (s *Stream) sent() {
 	s.queue, s.queued = nil, nil
 }
 
+// Unread makes the next read begin with a copy of the bytes in b.
+func (s *Stream) Unread(b *Buffer) { s.unread = bytes.Clone(b.Bytes()) }
+
+// again reads what was unread.
+func (s *Stream) again() int {
+	p := s.in
+	if s.fill != nil {
+		p = s.fill.room()
+	}
+	n := copy(p, s.unread)
+	if s.unread = s.unread[n:]; len(s.unread) == 0 {
+		s.unread = nil
+	}
+	if s.fill != nil {
+		s.fill.w += n
+	}
+	return n
+}
+
 // Read implements io.Reader.
 func (s *Stream) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
 	s.in = p
-	n, err := s.read()
-	s.in = nil
-	return n, err
+	defer func() { s.in = nil }()
+	if s.unread != nil {
+		return s.again(), nil
+	}
+	return s.read()
 }
 
 // Write implements io.Writer: it writes all of p or fails.
@@ -170,6 +196,9 @@ func (s *Stream) SetWriteDeadline(t time.Time) error { return s.conn.SetWriteDea
 // Interrupt makes the read that is waiting, or the next one, fail with
 // os.ErrDeadlineExceeded. SetReadDeadline makes the stream readable again.
 func (s *Stream) Interrupt() { s.conn.SetReadDeadline(time.Unix(1, 0)) }
+
+// Resume undoes Interrupt.
+func (s *Stream) Resume() { s.conn.SetReadDeadline(time.Time{}) }
 
 // LocalAddr and RemoteAddr are those of the socket, which for a redirected
 // connection are not what the application sees.

@@ -180,14 +180,9 @@ func (g *Gateway) Accept() (*proxy.Inbound, error) {
 	case l7rules.ActionRedirect:
 		in.Protocol = entry.Rules.Protocol()
 		in.Judge = entry.Rules.Decide
-	case l7rules.ActionAllow:
-		in.Judge = func(flow.Request) l7rules.Decision {
-			return l7rules.Decision{Verdict: flow.Forwarded, Policy: entry.Policy, Reason: entry.Reason}
-		}
+		in.Lenient = entry.Rules.NeverRefuses()
 	default:
-		in.Judge = func(flow.Request) l7rules.Decision {
-			return l7rules.Decision{Verdict: flow.Dropped, Policy: entry.Policy, Reason: entry.Reason}
-		}
+		in.Judge = func(flow.Request) l7rules.Decision { return entry.Decision() }
 	}
 	return in, nil
 }
@@ -207,8 +202,9 @@ func (g *Gateway) Serve(ctx context.Context, sink flow.Sink) error {
 			l7rules.HTTP: httpproxy.Handle,
 			opaque:       proxy.Opaque,
 		},
-		Sink: sink,
-		Log:  g.log,
+		Looks: map[l7rules.Protocol]func([]byte) bool{l7rules.HTTP: httpproxy.Looks},
+		Sink:  sink,
+		Log:   g.log,
 	}
 	return s.Serve(ctx, g)
 }

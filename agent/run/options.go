@@ -18,6 +18,7 @@ type Options struct {
 	Policies []string // files
 	Labels   []string // "key=value"; of the command, beside its namespace
 	Audit    bool     // let everything through, and record what would be refused
+	Learn    string   // let everything through, and write a policy of it to this file, which must not exist
 	User     string   // who runs the command; "" for the user who called sudo
 	Format   string   // of records: "compact" or "json"
 	Log      string   // file that records are appended to; "" for standard error

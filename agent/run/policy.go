@@ -8,6 +8,7 @@ import (
 	"github.com/weir-proxy/weir/agent/explain"
 	"github.com/weir-proxy/weir/identity"
 	"github.com/weir-proxy/weir/l7rules"
+	"github.com/weir-proxy/weir/l7rules/cnp"
 	"github.com/weir-proxy/weir/l7rules/flow"
 )
 
@@ -16,19 +17,27 @@ type subject struct {
 	Name     string // "namespace/name"
 	Labels   identity.Labels
 	Policies []*l7rules.Policy
-	Policy   *l7rules.EndpointPolicy // resolved
+	Policy   *l7rules.EndpointPolicy // resolved; nil if the policy is to be learned
 }
 
 // loadSubject reads the policies and finds what they mean for the command. notes
 // are what the user should know although it is no error.
 func loadSubject(o Options) (s subject, notes []string, err error) {
-	if len(o.Policies) == 0 && !o.Audit {
-		return s, nil, fmt.Errorf("what the command may do is missing: give --policy FILE, or --audit to let everything through and see it recorded")
+	switch {
+	case o.Learn != "" && (len(o.Policies) > 0 || o.Audit):
+		return s, nil, fmt.Errorf("--learn lets everything through: give it without --policy and --audit")
+	case len(o.Policies) == 0 && !o.Audit && o.Learn == "":
+		return s, nil, fmt.Errorf("what the command may do is missing: give --policy FILE, --audit to let everything through and see it recorded, or --learn FILE to get a policy of it")
 	}
 	if s.Labels, err = identity.Workload("", o.Labels...); err != nil {
 		return s, nil, err
 	}
 	s.Name = s.Labels.Namespace() + "/" + filepath.Base(o.Command[0])
+	if o.Learn != "" {
+		s.Policies, _, err = cnp.Parse("learn", []byte(learnPolicy))
+		notes = append(notes, "everything is let through; a policy of it goes to "+o.Learn)
+		return s, notes, err
+	}
 	policies, warnings, err := explain.Join(explain.Load(o.Policies))
 	if err != nil {
 		return s, nil, err

@@ -108,6 +108,20 @@ func (r *runner) inCgroup(ctx context.Context, sub subject, who account, signals
 			r.say("close log of records: %v", cerr)
 		}
 	}()
+	var lesson *lesson
+	if r.Learn != "" {
+		if lesson, err = startLesson(r.Options); err != nil {
+			return Status{}, failed(err)
+		}
+		sink = lesson.book.Sink(sink)
+		defer func() {
+			if err != nil {
+				lesson.drop()
+			} else if lerr := lesson.write(); lerr != nil {
+				r.say("%v", lerr)
+			}
+		}()
+	}
 	dp, err := r.start(ctx, datapathConfig{
 		ID: run.ID, Cgroup: run.Dir, ProxyCgroup: proxyDir, BPFFS: bpffs,
 		Policies: sub.Policies, Labels: sub.Labels, Name: sub.Name, Audit: r.Audit,

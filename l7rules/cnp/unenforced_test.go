@@ -19,7 +19,7 @@ func TestUnenforced(t *testing.T) {
 		"ingress: [{toPorts: [{" + ports + ", rules: {kafka: [{}]}}]}]":                  "kafka rules are not enforced yet",
 		"ingress: [{toPorts: [{" + ports + ", rules: {grpc: [{}]}}]}]":                   "grpc rules are not enforced yet",
 		"ingressDeny: [{toPorts: [{" + ports + ", rules: {grpc: [{service: a.B}]}}]}]":   "grpc rules are not enforced yet",
-		"ingress: [{}]\n  audit: true":                                                   "f.yaml:5:3: default/p: audit: true is not enforced yet",
+		"ingress: [{}]\n  audit: true":                                                   "",
 		"ingress: [{}]\n  audit: false":                                                  "",
 		"ingressDeny: [{toPorts: [{" + ports + ", rules: {http: [{method: DELETE}]}}]}]": "",
 	} {

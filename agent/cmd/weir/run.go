@@ -26,7 +26,8 @@ Its own failures are 125, and then the command has not run; 126 says that the co
 cannot be executed, 127 that it was not found.`,
 		Example: `  sudo weir run --policy public-only.yaml -- curl http://127.0.0.1:8080/public
   sudo weir run --policy ci.yaml --label job=release -- npm ci
-  sudo weir run --audit -- make test`,
+  sudo weir run --audit -- make test
+  sudo weir run --learn ci.yaml -- npm ci`,
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Command = args
@@ -47,6 +48,7 @@ cannot be executed, 127 that it was not found.`,
 	f.StringArrayVarP(&o.Policies, "policy", "p", nil, "policy `FILE`; can be given several times")
 	f.StringArrayVarP(&o.Labels, "label", "l", nil, "label of the command, `KEY=VALUE`; can be given several times")
 	f.BoolVar(&o.Audit, "audit", false, "let everything through, and record what would be refused as AUDIT")
+	f.StringVar(&o.Learn, "learn", "", "let everything through, and write the narrowest readable policy that allows it to `FILE`, which must not exist")
 	f.StringVar(&o.User, "user", "", "`NAME` of the user who runs the command (default: the one who called sudo); root stays root")
 	f.StringVarP(&o.Format, "output", "o", "compact", "`FORMAT` of the records: compact or json")
 	f.StringVar(&o.Log, "log", "", "append the records to `FILE` instead of writing them to standard error")
