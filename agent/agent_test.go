@@ -139,6 +139,8 @@ type rig struct {
 	cg    string // every process of the test is below it
 	group string
 	root  *cgroup.Root
+	bpffs string
+	dirs  map[string]*os.File // cgroups that processes were started in
 
 	mu      sync.Mutex
 	records []flow.Record
@@ -152,7 +154,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { root.Close() })
-	r := &rig{t: t, root: root, group: fmt.Sprintf("/weir-agent-test-%d-%d", os.Getpid(), serial.Add(1))}
+	r := &rig{t: t, root: root, dirs: map[string]*os.File{}, group: fmt.Sprintf("/weir-agent-test-%d-%d", os.Getpid(), serial.Add(1))}
 	r.cg = root.Path(r.group)
 	if err := os.Mkdir(r.cg, 0o755); err != nil {
 		t.Fatal(err)
@@ -166,6 +168,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Unmount(bpffs, unix.MNT_DETACH) })
+	r.bpffs = bpffs
 	dir, err := os.Open(r.cg)
 	if err != nil {
 		t.Fatal(err)
@@ -356,6 +359,9 @@ func join(t *testing.T, a, b, addrA, addrB string, n int) {
 			if err := netlink.AddrAdd(l, ad); err != nil {
 				return err
 			}
+			if err := netlink.LinkSetIP6AddrGenMode(l, 1); err != nil { // no address of its own accord
+				return err
+			}
 			if err := netlink.LinkSetUp(l); err != nil {
 				return err
 			}
@@ -367,11 +373,15 @@ func join(t *testing.T, a, b, addrA, addrB string, n int) {
 // command runs this binary in a namespace and cgroup, as nobody.
 func (r *rig) command(ns, cg string, args ...string) *exec.Cmd {
 	r.t.Helper()
-	dir, err := os.Open(cg)
-	if err != nil {
-		r.t.Fatal(err)
+	dir := r.dirs[cg]
+	if dir == nil {
+		var err error
+		if dir, err = os.Open(cg); err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Cleanup(func() { dir.Close() })
+		r.dirs[cg] = dir
 	}
-	r.t.Cleanup(func() { dir.Close() })
 	exe := binary(r.t)
 	cmd := exec.Command(exe, args...)
 	if ns != "" {
@@ -406,7 +416,8 @@ func binary(t *testing.T) string {
 	return copied.path
 }
 
-func (r *rig) serve(ns, cg, addr string) {
+// serve starts a server, and returns it when it listens.
+func (r *rig) serve(ns, cg, addr string) *exec.Cmd {
 	r.t.Helper()
 	cmd := r.command(ns, cg, "serve", addr)
 	out, err := cmd.StdoutPipe()
@@ -422,6 +433,7 @@ func (r *rig) serve(ns, cg, addr string) {
 	if string(b[:n]) != "up\n" {
 		r.t.Fatalf("server: %s", b[:n])
 	}
+	return cmd
 }
 
 func (r *rig) get(ns, cg, method, url string) string {

@@ -37,15 +37,6 @@ func rss(t *testing.T) int {
 	return n * os.Getpagesize()
 }
 
-func descriptors(t *testing.T) int {
-	t.Helper()
-	list, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(list)
-}
-
 // A thousand namespaces are under policy in a moment, in little memory, and leave
 // nothing when they go.
 func TestScaleNamespaces(t *testing.T) {

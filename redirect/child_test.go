@@ -169,6 +169,8 @@ func child(a []string) {
 				fmt.Print("client=", text(p), " ")
 				st = append(st, fd)
 			}
+		case "unlimited": // wait for ever
+			say(op, unix.SetsockoptTimeval(cur(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{}))
 		case "quick": // give up after a moment
 			tv := unix.NsecToTimeval(int64(300 * time.Millisecond))
 			say(op, unix.SetsockoptTimeval(cur(), unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv))

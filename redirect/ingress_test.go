@@ -57,9 +57,10 @@ func (f *fixture) addWith(cfg EndpointConfig, p Policy) *Endpoint {
 // forward is a proxy that lets everything through, or what one identity sends, and
 // remembers what it was told.
 type forwarder struct {
-	only atomic.Uint32
-	n    atomic.Int64
-	seen chan Redirected
+	only   atomic.Uint32
+	n      atomic.Int64
+	active atomic.Int64
+	seen   chan Redirected
 }
 
 func (f *fixture) forward() *forwarder {
@@ -73,7 +74,9 @@ func (f *fixture) forward() *forwarder {
 			}
 			w.n.Add(1)
 			w.seen <- *r
+			w.active.Add(1)
 			go func() {
+				defer w.active.Add(-1)
 				defer r.Conn.Close()
 				if only := w.only.Load(); only != 0 && r.Peer != identity.ID(only) {
 					return
@@ -83,8 +86,11 @@ func (f *fixture) forward() *forwarder {
 					fmt.Fprint(r.Conn, err)
 					return
 				}
-				go func() { io.Copy(up, r.Conn); up.CloseWrite() }()
+				done := make(chan bool)
+				go func() { io.Copy(up, r.Conn); up.CloseWrite(); close(done) }()
 				io.Copy(r.Conn, up)
+				r.Conn.CloseWrite()
+				<-done
 				up.Close()
 			}()
 		}

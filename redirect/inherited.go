@@ -73,9 +73,7 @@ func socketsOf(cgroup string) []uint32 {
 		for _, pid := range strings.Fields(string(procs)) {
 			fds, _ := os.ReadDir("/proc/" + pid + "/fd")
 			for _, fd := range fds {
-				target, _ := os.Readlink("/proc/" + pid + "/fd/" + fd.Name())
-				var inode uint32
-				if n, _ := fmt.Sscanf(target, "socket:[%d]", &inode); n == 1 {
+				if inode, ok := socketInode("/proc/" + pid + "/fd/" + fd.Name()); ok {
 					list = append(list, inode)
 				}
 			}
@@ -83,6 +81,13 @@ func socketsOf(cgroup string) []uint32 {
 		return nil
 	})
 	return list
+}
+
+// socketInode is the number of the socket behind a link of /proc/pid/fd.
+func socketInode(link string) (inode uint32, ok bool) {
+	target, _ := os.Readlink(link)
+	n, _ := fmt.Sscanf(target, "socket:[%d]", &inode)
+	return inode, n == 1
 }
 
 // endpointOfCgroup finds the endpoint of a socket by its cgroup or the nearest one

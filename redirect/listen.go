@@ -129,7 +129,10 @@ func (d *Datapath) Accept(stop <-chan struct{}) (*Redirected, error) {
 // application is shown the client. The kernel does not judge the socket for the
 // endpoint again.
 func (r *Redirected) Dial(ctx context.Context) (*net.TCPConn, error) {
-	d := net.Dialer{KeepAlive: -1, Control: r.prepare}
+	d := net.Dialer{KeepAlive: -1, Control: r.prepare} // an application here closes when it dies
+	if r.Direction == flow.Egress {
+		d.KeepAliveConfig = keepAlive
+	}
 	d.SetMultipathTCP(false)
 	from, ok := r.Conn.RemoteAddr().(*net.TCPAddr)
 	switch {

@@ -49,7 +49,7 @@ func (p *place) seedListening() error {
 
 // add changes an entry as c says, which the sockets of the list share. Of those that
 // the programs did not see begin they will not see the end.
-func (p *place) add(c bpf.WeirLportChange, list []listenSocket) error {
+func (p *place) add(c bpf.WeirLportChange, list []tcpSocket) error {
 	for _, s := range list {
 		if c.Delta > 0 {
 			p.seeds[s.cookie] = true
@@ -64,8 +64,8 @@ func (p *place) add(c bpf.WeirLportChange, list []listenSocket) error {
 	return p.d.count(c)
 }
 
-func (p *place) byKey(socks []listenSocket) map[bpf.WeirLportKey][]listenSocket {
-	byKey := map[bpf.WeirLportKey][]listenSocket{}
+func (p *place) byKey(socks []tcpSocket) map[bpf.WeirLportKey][]tcpSocket {
+	byKey := map[bpf.WeirLportKey][]tcpSocket{}
 	for _, s := range socks {
 		k := lportKey(p.ns.cookie, s.local)
 		byKey[k] = append(byKey[k], s)
@@ -121,8 +121,8 @@ const (
 )
 
 // Resync forgets listening sockets that are gone, puts right what was counted wrongly,
-// and finds those that endpoints hold without having opened them. It is to be called
-// every few seconds.
+// finds those that endpoints hold without having opened them, and ends the proxy's
+// connections whose address is gone. It is to be called every few seconds.
 func (d *Datapath) Resync() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -142,6 +142,9 @@ func (d *Datapath) Resync() error {
 			}
 		}
 		errs = append(errs, p.recount(table[p.ns.cookie]))
+	}
+	for _, p := range d.places {
+		errs = append(errs, p.endLost())
 	}
 	return errors.Join(append(errs, d.findInherited())...)
 }
@@ -264,12 +267,12 @@ func (p *place) recount(entries listenEntries) error {
 	return errors.Join(errs...)
 }
 
-func sameSockets(a, b []listenSocket) bool {
+func sameSockets(a, b []tcpSocket) bool {
 	if len(a) != len(b) {
 		return false
 	}
 	for _, s := range a {
-		if !slices.ContainsFunc(b, func(o listenSocket) bool { return o.cookie == s.cookie }) {
+		if !slices.ContainsFunc(b, func(o tcpSocket) bool { return o.cookie == s.cookie }) {
 			return false
 		}
 	}

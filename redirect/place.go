@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,10 +30,13 @@ type place struct {
 	ln     *net.TCPListener
 	steer  *ebpf.Program
 	link   link.Link
-	judges bool                           // steer judges what arrives; under Datapath.mu
-	addrs  *addrWatch                     // of the namespace
-	first  []listenSocket                 // who listened when we came
-	seeds  map[uint64]bool                // cookies of listening sockets that were there before us; under Datapath.mu
+	judges bool            // steer judges what arrives; under Datapath.mu
+	addrs  *addrWatch      // of the namespace
+	first  []tcpSocket     // who listened when we came
+	seeds  map[uint64]bool // cookies of listening sockets that were there before us; under Datapath.mu
+	before []netip.Prefix  // addresses of the namespace at the last look; under addrs.mu
+	shrunk atomic.Bool     // addresses have left the namespace; see lost.go
+	lost   map[uint64]bool
 	low    map[bpf.WeirLportKey]time.Time // entries that count too few, since when; under Datapath.mu
 	ctx    context.Context
 	stop   context.CancelFunc
@@ -57,6 +62,9 @@ func (d *Datapath) openPlace(path string) (*place, error) {
 		if p, err = d.makePlace(path, inode); err != nil {
 			return nil, err
 		}
+	}
+	if err := p.addrs.follow(p); err != nil {
+		return nil, errors.Join(err, p.close())
 	}
 	p.refs = 1
 	p.wg.Add(1)
@@ -193,7 +201,7 @@ func (p *place) close() error {
 // listen opens the listening socket; the caller is inside the namespace. Its port is
 // the kernel's choice and receives nothing itself: only what sk_lookup assigns.
 func (p *place) listen() error {
-	lc := net.ListenConfig{KeepAlive: -1}        // clients are on this machine; a dead one closes
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive}
 	lc.SetMultipathTCP(false)                    // a SOCKHASH takes no MPTCP socket
 	ln, err := lc.Listen(p.ctx, "tcp", "[::]:0") // dual-stack
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) {

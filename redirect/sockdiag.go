@@ -14,17 +14,20 @@ import (
 )
 
 // A socket as sock_diag(7) tells of it.
-type listenSocket struct {
+type tcpSocket struct {
 	local  netip.AddrPort
+	remote netip.AddrPort
 	cookie uint64
 	cgroup uint64
 	inode  uint32
 	v6only bool
+	family uint8
+	id     [48]byte // struct inet_diag_sockid
 }
 
 // listNow lists the listening sockets of the namespace, the proxy's own apart.
-func (p *place) listNow() ([]listenSocket, error) {
-	var list []listenSocket
+func (p *place) listNow() ([]tcpSocket, error) {
+	var list []tcpSocket
 	err := p.ns.do(func() (err error) {
 		list, err = listSockets()
 		return err
@@ -33,23 +36,39 @@ func (p *place) listNow() ([]listenSocket, error) {
 }
 
 // others are the sockets of a list but for the proxy's.
-func (p *place) others(list []listenSocket) []listenSocket {
+func (p *place) others(list []tcpSocket) []tcpSocket {
 	own := uint16(p.ln.Addr().(*net.TCPAddr).Port)
-	return slices.DeleteFunc(slices.Clone(list), func(s listenSocket) bool { return s.local.Port() == own })
+	return slices.DeleteFunc(slices.Clone(list), func(s tcpSocket) bool { return s.local.Port() == own })
 }
 
 // listSockets asks sock_diag for the listening TCP sockets of the calling thread's
 // namespace.
-func listSockets() ([]listenSocket, error) {
-	var list []listenSocket
+func listSockets() ([]tcpSocket, error) {
+	return listTCP(1 << tcpListen)
+}
+
+// listTCP asks sock_diag for the TCP sockets of the calling thread's namespace that are
+// in one of states, a set of bits.
+func listTCP(states uint32) ([]tcpSocket, error) {
+	var list []tcpSocket
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		socks, err := diag(family)
+		socks, err := diag(family, states)
 		if err != nil {
-			return nil, fmt.Errorf("list listening sockets: %w", err)
+			return nil, fmt.Errorf("list TCP sockets: %w", err)
 		}
 		list = append(list, socks...)
 	}
 	return list, nil
+}
+
+// destroy ends a TCP socket of the calling thread's namespace: its owner gets
+// ECONNABORTED (sock_diag(7), Linux 4.5).
+func destroy(s tcpSocket) error {
+	const sockDestroy = 21 // SOCK_DESTROY
+	req := nl.NewNetlinkRequest(sockDestroy, unix.NLM_F_ACK)
+	req.AddData(diagRequest{family: s.family, proto: unix.IPPROTO_TCP, states: ^uint32(0), id: s.id})
+	_, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
+	return err
 }
 
 // Attributes and layout of inet_diag (linux/inet_diag.h).
@@ -64,6 +83,7 @@ const (
 type diagRequest struct {
 	family, proto uint8
 	states        uint32
+	id            [48]byte
 }
 
 func (r diagRequest) Len() int { return 56 }
@@ -71,29 +91,31 @@ func (r diagRequest) Serialize() []byte {
 	b := make([]byte, r.Len())
 	b[0], b[1] = r.family, r.proto
 	binary.NativeEndian.PutUint32(b[4:], r.states)
+	copy(b[8:], r.id[:])
 	return b
 }
 
-func diag(family uint8) ([]listenSocket, error) {
+func diag(family uint8, states uint32) ([]tcpSocket, error) {
 	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-	req.AddData(diagRequest{family: family, proto: unix.IPPROTO_TCP, states: 1 << tcpListen})
+	req.AddData(diagRequest{family: family, proto: unix.IPPROTO_TCP, states: states})
 	msgs, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
 	if err != nil {
 		return nil, err
 	}
-	var list []listenSocket
+	var list []tcpSocket
 	for _, m := range msgs {
 		if len(m) < diagMsgSize {
 			continue
 		}
-		s := listenSocket{cookie: uint64(binary.NativeEndian.Uint32(m[44:])) | uint64(binary.NativeEndian.Uint32(m[48:]))<<32}
-		var a netip.Addr
-		if m[0] == unix.AF_INET {
-			a = netip.AddrFrom4([4]byte(m[8:12]))
-		} else {
-			a = netip.AddrFrom16([16]byte(m[8:24]))
+		s := tcpSocket{family: m[0], id: [48]byte(m[4:52]), cookie: uint64(binary.NativeEndian.Uint32(m[44:])) | uint64(binary.NativeEndian.Uint32(m[48:]))<<32}
+		addr := func(b []byte) netip.Addr {
+			if m[0] == unix.AF_INET {
+				return netip.AddrFrom4([4]byte(b))
+			}
+			return netip.AddrFrom16([16]byte(b))
 		}
-		s.local = netip.AddrPortFrom(a, binary.BigEndian.Uint16(m[4:]))
+		s.local = netip.AddrPortFrom(addr(m[8:]), binary.BigEndian.Uint16(m[4:]))
+		s.remote = netip.AddrPortFrom(addr(m[24:]), binary.BigEndian.Uint16(m[6:]))
 		s.inode = binary.NativeEndian.Uint32(m[68:])
 		attrs, err := nl.ParseRouteAttr(m[diagMsgSize:])
 		if err != nil {
