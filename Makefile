@@ -18,7 +18,7 @@ ROUNDS ?= 7
 RACE := $(if $(shell command -v $${CC:-gcc}),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build generate fresh test interop demo vm bench soak fuzz lint cross clean
+.PHONY: help build generate fresh test interop cilium demo vm bench soak fuzz lint cross clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,12 +35,17 @@ test: build ## vet and every test that needs only Go and root, with the race det
 demo: build ## what weir does, on one screen; needs root
 	@$(GO) run ./e2e/demo -weir $(WEIR)
 
-interop: build ## curl, Python, Go, Node, Java, wrk and Docker with weir, unchanged; installs what is missing
+interop: build ## curl, Python, Go, Node, Java, wrk and Docker with weir, unchanged, and Cilium's policy engine beside ours; installs what is missing
 	e2e/need curl:curl wrk:wrk python3:python3 node:nodejs java:default-jdk-headless \
 		dockerd:docker.io docker:docker.io iptables-save:iptables docker-compose:docker-compose
 	e2e/need -python requests:python3-requests
 	$(GO) test -count=1 -tags interop -timeout 15m -v ./e2e/interop
+	$(MAKE) --no-print-directory cilium
 	@e2e/kernel-note $(WEIR)
+
+# A module of its own: -mod=mod because what it requires follows from the root's go.mod.
+cilium: ## our policy engine beside Cilium's, on random policies for 60 s (CILIUMFLAGS="-seed 2 -for 10m"); its first build takes minutes
+	cd e2e/cilium && $(GO) test -mod=mod -count=1 -timeout 60m -v . $(CILIUMFLAGS)
 
 vm: ## the demo and the datapath's tests on the oldest kernel, Debian's 6.1, in QEMU; installs it
 	e2e/vm

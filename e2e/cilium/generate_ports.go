@@ -1,0 +1,117 @@
+package cilium
+
+import "strconv"
+
+// portRule is one element of toPorts.
+func (g generator) portRule(deny bool) any {
+	if g.oneIn(40) {
+		return pick[any](g, document{}, document{"ports": nil}, document{"ports": []any{}})
+	}
+	p := document{}
+	http := !deny && g.IntN(3) > 0
+	p["ports"] = g.list(1, 3, func() any { return g.port(http) })
+	switch {
+	case http:
+		p["rules"] = document{"http": g.httpRules()}
+	case !deny && g.oneIn(20):
+		p["rules"] = pick[any](g, nil, document{"http": []any{}})
+	}
+	return p
+}
+
+// ports are few, so that rules meet, with all the ends of the range.
+var ports = []int{80, 80, 80, 81, 85, 90, 443, 1, 2, 8080, 32768, 65534, 65535}
+
+func (g generator) port(http bool) document {
+	first := pick(g, ports...)
+	p := document{"port": strconv.Itoa(first), "protocol": "TCP"}
+	if !http {
+		switch g.IntN(8) {
+		case 0:
+			delete(p, "protocol")
+		case 1:
+			p["protocol"] = "ANY"
+		case 2, 3:
+			p["protocol"] = "UDP"
+		}
+		if g.oneIn(10) {
+			p["port"] = "0"
+			return p
+		}
+	}
+	switch g.IntN(8) {
+	case 0, 1:
+		p["endPort"] = min(65535, first+pick(g, 0, 1, 2, 5, 10, 100, 1000, 40000))
+	case 2:
+		p["endPort"] = pick[any](g, 0, nil)
+	}
+	return p
+}
+
+func (g generator) httpRules() []any {
+	for {
+		all := g.list(1, 3, func() any { return g.httpRule() })
+		if !hasRuleTwice(document{"http": all}) {
+			return all
+		}
+	}
+}
+
+// hasRuleTwice reports whether an http list has one rule twice. Cilium takes two lists of
+// one length for equal when each element of the first is in the second: what such a list
+// means to it depends on the order of policies.
+func hasRuleTwice(doc document) bool {
+	for _, p := range places(doc) {
+		all, ok := p.value.([]any)
+		if p.key != "http" || !ok {
+			continue
+		}
+		seen := map[string]bool{}
+		for _, r := range all {
+			rule, ok := clone(r).(document)
+			if !ok {
+				continue
+			}
+			for k, v := range rule {
+				if list, ok := v.([]any); v == nil || v == "" || ok && len(list) == 0 {
+					delete(rule, k)
+				}
+			}
+			key := text(rule)
+			if seen[key] {
+				return true
+			}
+			seen[key] = true
+		}
+	}
+	return false
+}
+
+var (
+	methodPatterns = []string{"GET", "GET", "GET", "POST", "GET|HEAD", "P.*", "get", "(?i)get", "[A-Z]{3}", "^GET$", "GET|", "DELETE"}
+	pathPatterns   = []string{"/", "/a", "/a", "/b", "/a/.*", "/a.*", "/public([/?].*)?", "^/a$", "/a|/b", "/[ab]+", "(?i)/A", "/x{1,3}", `/\d+`, ".*", "/.*",
+		"/a/b", `/a\?q=1`, "/(a|b)/c", "/[^/]+/c", "/a$|/b/.*", "a", "/.", `/\.`, "/a/?", "(/a)+", `/\x61`, `\Q/a.b`, "/a.b", `(?s)/a.*`, `/\pL`, "/a*?", "/é"}
+	hostPatterns   = []string{`api\.test`, "api.test", `api\.test(:[0-9]+)?`, `.*\.test`, "[a-z]+", "api|web"}
+	headerPatterns = []string{"X-A: 1", "X-A: 2", "X-A", "x-a: 1", "X-B", "X-B 2", "User-Agent: a b", "X-A: 1,2", "X-B: a:b"}
+)
+
+func (g generator) httpRule() document {
+	r := document{}
+	if g.IntN(2) > 0 {
+		r["method"] = pick(g, methodPatterns...)
+	}
+	if g.IntN(3) > 0 {
+		r["path"] = pick(g, pathPatterns...)
+	}
+	if g.oneIn(6) {
+		r["host"] = pick(g, hostPatterns...)
+	}
+	if g.oneIn(6) {
+		first := pick(g, headerPatterns...)
+		r["headers"] = []any{first}
+		if second := pick(g, headerPatterns...); g.oneIn(3) && second != first {
+			r["headers"] = []any{first, second}
+		}
+	}
+	return r
+}

@@ -1,0 +1,171 @@
+package cilium
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	"github.com/cilium/cilium/pkg/crypto/certificatemanager"
+	envoypolicy "github.com/cilium/cilium/pkg/envoy/policy"
+	ciliumidentity "github.com/cilium/cilium/pkg/identity"
+	"github.com/cilium/cilium/pkg/identity/identitymanager"
+	ipcachetypes "github.com/cilium/cilium/pkg/ipcache/types"
+	k8sconst "github.com/cilium/cilium/pkg/k8s/apis/cilium.io"
+	"github.com/cilium/cilium/pkg/labels"
+	"github.com/cilium/cilium/pkg/option"
+	"github.com/cilium/cilium/pkg/policy"
+	"github.com/cilium/cilium/pkg/policy/api"
+	"github.com/cilium/cilium/pkg/policy/types"
+	policyutils "github.com/cilium/cilium/pkg/policy/utils"
+	"github.com/cilium/cilium/pkg/u8proto"
+
+	"github.com/weir-proxy/weir/l7rules/flow"
+)
+
+// configure sets Cilium's global options, once per process: its defaults, two address
+// families, and a host that policies judge like any peer, as it is outside
+// Kubernetes.
+func configure() {
+	api.InitEntities(clusterName)
+	option.Config.EnableIPv4, option.Config.EnableIPv6 = true, true
+	option.Config.EnableL7Proxy = true
+	option.Config.AllowLocalhost = option.AllowLocalhostPolicy
+	policy.SetPolicyEnabled(option.DefaultEnforcement)
+}
+
+// theirs is Cilium's policy repository with one set of documents in it.
+type theirs struct {
+	logger     *slog.Logger
+	repo       *policy.Repository
+	identities map[*endpoint]*ciliumidentity.Identity
+	prefixes   map[netip.Prefix]ciliumidentity.NumericIdentity
+	resolved   map[*endpoint]*policy.EndpointPolicy
+}
+
+func newTheirs(logger *slog.Logger, docs []*accepted) *theirs {
+	t := &theirs{logger: logger, identities: map[*endpoint]*ciliumidentity.Identity{},
+		prefixes: map[netip.Prefix]ciliumidentity.NumericIdentity{}, resolved: map[*endpoint]*policy.EndpointPolicy{}}
+	manager := identitymanager.NewIDManager(logger)
+	translator := envoypolicy.NewEnvoyL7RulesTranslator(logger, certificatemanager.NewMockSecretManagerNotFound())
+	t.repo = policy.NewPolicyRepository(logger, nil, nil, translator, manager, noMetrics{})
+
+	all := ciliumidentity.IdentityMap{}
+	ciliumidentity.IterateReservedIdentities(func(id ciliumidentity.NumericIdentity, i *ciliumidentity.Identity) { all[id] = i.LabelArray })
+	for _, ep := range endpoints {
+		set := labels.Labels{}
+		for _, l := range ep.labels.All() {
+			set[l.Key] = labels.NewLabel(l.Key, l.Value, l.Source)
+		}
+		set[k8sconst.PolicyLabelCluster] = labels.NewLabel(k8sconst.PolicyLabelCluster, clusterName, labels.LabelSourceK8s)
+		id := ciliumidentity.NewIdentity(ciliumidentity.NumericIdentity(ep.id), set)
+		t.identities[ep] = id
+		all[id.ID] = id.LabelArray
+	}
+	entries := make([]types.PolicyEntries, len(docs))
+	for i, doc := range docs {
+		entries[i] = policyutils.RulesToPolicyEntries(doc.rules)
+		for _, prefix := range policy.GetCIDRPrefixes(entries[i]) {
+			t.allocate(prefix.Masked(), all)
+		}
+	}
+	var notified sync.WaitGroup
+	t.repo.GetSelectorCache().UpdateIdentities(all, nil, &notified)
+	t.repo.GetSubjectSelectorCache().UpdateIdentities(all, nil, &notified)
+	notified.Wait()
+	for i, doc := range docs {
+		kind := ipcachetypes.ResourceKindCNP
+		if doc.namespace == "" {
+			kind = ipcachetypes.ResourceKindCCNP
+		}
+		t.repo.ReplaceByResource(entries[i], ipcachetypes.NewResourceID(kind, doc.namespace, doc.name))
+	}
+	for _, id := range t.identities {
+		manager.Add(id)
+	}
+	return t
+}
+
+// allocate gives a prefix its identity, as the ipcache does.
+func (t *theirs) allocate(prefix netip.Prefix, all ciliumidentity.IdentityMap) {
+	if _, ok := t.prefixes[prefix]; ok || prefix.Bits() == 0 {
+		return // the world has an identity
+	}
+	id := ciliumidentity.IdentityScopeLocal | ciliumidentity.NumericIdentity(len(t.prefixes)+1)
+	t.prefixes[prefix] = id
+	all[id] = labels.GetCIDRLabels(prefix).LabelArray()
+}
+
+// identity of a peer: the one of the longest prefix for an address outside.
+func (t *theirs) identity(p peer) ciliumidentity.NumericIdentity {
+	switch {
+	case p.endpoint != nil:
+		return t.identities[p.endpoint].ID
+	case !p.addr.IsValid():
+		return ciliumidentity.NumericIdentity(p.entity)
+	}
+	longest := -1
+	id := ciliumidentity.ReservedIdentityWorldIPv6
+	if p.addr.Is4() {
+		id = ciliumidentity.ReservedIdentityWorldIPv4
+	}
+	for prefix, of := range t.prefixes {
+		if prefix.Contains(p.addr) && prefix.Bits() > longest {
+			longest, id = prefix.Bits(), of
+		}
+	}
+	return id
+}
+
+// policy resolves what selects a subject down to the entries of the BPF map.
+func (t *theirs) policy(subject *endpoint) (*policy.EndpointPolicy, error) {
+	if epp, ok := t.resolved[subject]; ok {
+		return epp, nil
+	}
+	owner := owner(subject.id)
+	selected, _, err := t.repo.GetSelectorPolicy(t.identities[subject], 0, noStatistics{}, owner.GetID())
+	if err != nil {
+		return nil, err
+	}
+	redirects := map[string]uint16{}
+	for filter, tuple := range selected.RedirectFilters() {
+		id := policy.ProxyID(uint16(owner.GetID()), filter.Ingress, string(filter.Protocol), filter.Port, tuple.Policy.GetListener())
+		redirects[id] = 10000 // which proxy makes no difference
+	}
+	epp := selected.DistillPolicy(t.logger, owner, redirects)
+	if err := epp.Ready(); err != nil {
+		return nil, err
+	}
+	epp.Detach(t.logger)
+	t.resolved[subject] = epp
+	return epp, nil
+}
+
+func (t *theirs) judge(c *connection) (verdict, error) {
+	epp, err := t.policy(c.subject)
+	if err != nil {
+		return verdict{}, err
+	}
+	key, direction := policy.EgressKey(), &epp.SelectorPolicy.L4Policy.Egress
+	if c.direction == flow.Ingress {
+		key, direction = policy.IngressKey(), &epp.SelectorPolicy.L4Policy.Ingress
+	}
+	id := t.identity(c.peer)
+	port := c.port
+	if c.proto == uint8(u8proto.ICMP) {
+		port = 8 // what it looks up in place of a port: the type, here of an echo request
+	}
+	entry, rule, _ := epp.Lookup(key.WithIdentity(id).WithPortProto(u8proto.U8proto(c.proto), port))
+	if !entry.IsValid() {
+		return verdict{}, errors.New("invalid entry")
+	}
+	v := verdict{allowed: !entry.IsDeny(), proxied: !entry.IsDeny() && entry.IsRedirectEntry(), why: string(rule.LabelArrayListString())}
+	for _, r := range c.requests {
+		ok := v.allowed
+		if v.proxied {
+			ok = envoyAllows(direction.PortRules, id, c.port, r)
+		}
+		v.requests = append(v.requests, ok)
+	}
+	return v, nil
+}
