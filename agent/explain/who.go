@@ -84,7 +84,7 @@ func parseWho(s string, c *config.Config, destination bool) (who, error) {
 		return named(w, c, destination)
 	}
 	switch {
-	case !strings.Contains(s, "."):
+	case !strings.ContainsAny(s, ".@"):
 	case !destination:
 		return w, fmt.Errorf("%q: nobody who connects is known by a name of DNS: give the address", s)
 	default:
@@ -94,7 +94,7 @@ func parseWho(s string, c *config.Config, destination bool) (who, error) {
 }
 
 // byName is an address outside that the sender was told for a name: NAME, or NAME@ADDRESS
-// where it matters which.
+// where it matters which. Commas separate several names of one address.
 func byName(w who) (who, error) {
 	name, at, ok := strings.Cut(w.text, "@")
 	w.peer = l7rules.Peer{ID: identity.WorldIPv4}
@@ -106,11 +106,13 @@ func byName(w who) (who, error) {
 		w.addr = addr.Unmap().WithZone("")
 		w.peer = l7rules.PeerOf(w.addr, nil)
 	}
-	last := name[strings.LastIndexByte(strings.TrimSuffix(name, "."), '.')+1:]
-	if !match.IsName(name) || strings.Trim(last, "0123456789.") == "" {
-		return w, fmt.Errorf("%q is neither labels such as app=a, nor an entity such as host or world, nor an address, nor a name of DNS", w.text)
+	for n := range strings.SplitSeq(name, ",") {
+		n = strings.ToLower(strings.TrimSuffix(n, "."))
+		if last := n[strings.LastIndexByte(n, '.')+1:]; !match.IsName(n) || strings.Trim(last, "0123456789") == "" {
+			return w, fmt.Errorf("%q is neither labels such as app=a, nor an entity such as host or world, nor an address, nor a name of DNS", w.text)
+		}
+		w.peer.Names = append(w.peer.Names, n)
 	}
-	w.peer.Names = []string{strings.ToLower(strings.TrimSuffix(name, "."))}
 	return w, nil
 }
 

@@ -31,7 +31,7 @@ func knownOf(c *config.Config) prove.Known {
 // queryOf is the question whose answer a witness claims to know.
 func queryOf(f *prove.Flow) (Query, error) {
 	q := Query{From: strings.Trim(f.From.String(), "[]"), To: f.To.String() + ":" + strconv.Itoa(int(f.Port)), Protocol: protocolName(f.Proto), Raw: f.Raw}
-	if f.To.Addr.IsValid() {
+	if f.To.Addr.IsValid() && f.To.Names == nil {
 		q.To = net.JoinHostPort(f.To.Addr.String(), strconv.Itoa(int(f.Port)))
 	}
 	switch r := f.Request.(type) {
@@ -43,6 +43,12 @@ func queryOf(f *prove.Flow) (Query, error) {
 		for _, h := range r.Header {
 			q.Headers = append(q.Headers, string(h.Name)+": "+string(h.Value))
 		}
+	case *l7rules.DNSQuery:
+		q.DNS = r.Name
+	case *l7rules.ClientHello:
+		q.SNI = &r.ServerName
+	case *l7rules.KafkaRequest:
+		q.Kafka = kafkaText(r)
 	default:
 		return q, fmt.Errorf("ask about a %s: no such question", r.Type())
 	}
@@ -63,6 +69,14 @@ func (q *Query) Command() string {
 	}
 	for _, h := range q.Headers {
 		text += " --header " + shell(h)
+	}
+	for _, f := range []struct{ flag, value string }{{"grpc", q.GRPC}, {"dns", q.DNS}, {"kafka", q.Kafka}} {
+		if f.value != "" {
+			text += " --" + f.flag + " " + shell(f.value)
+		}
+	}
+	if q.SNI != nil {
+		text += " --sni " + shell(*q.SNI)
 	}
 	if q.Raw {
 		text += " --raw"
@@ -89,4 +103,26 @@ func protocolName(proto uint8) string {
 		return "sctp"
 	}
 	return "tcp"
+}
+
+// kafkaText is what parseKafka reads.
+func kafkaText(r *l7rules.KafkaRequest) string {
+	text := l7rules.KafkaAPIName(r.APIKey)
+	switch r.Resource {
+	case l7rules.KafkaTopic:
+		text += " topic:" + r.Name
+	case l7rules.KafkaGroup:
+		text += " group:" + r.Name
+	case l7rules.KafkaTransaction:
+		text += " transaction:" + r.Name
+	case l7rules.KafkaCluster:
+		text += " cluster"
+	}
+	if r.APIVersion != 0 {
+		text += " version:" + strconv.Itoa(int(r.APIVersion))
+	}
+	if r.ClientID != "" {
+		text += " client:" + r.ClientID
+	}
+	return text
 }

@@ -4,23 +4,23 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/weir-proxy/weir/l7rules"
+	"github.com/weir-proxy/weir/l7rules/flow"
 	"github.com/weir-proxy/weir/l7rules/match"
 )
 
 // bench is what all questions of one answer share: the domains of requests' fields, and
 // what was worked out before. It is for one goroutine.
 type bench struct {
-	methods, hosts, paths, pathsOrAsterisk *domain
+	methods, hosts, paths, pathsOrAsterisk, names *domain
 
-	known map[string][]word                 // by domain and patterns
-	lists map[string][]*l7rules.HTTPRequest // by the texts of rules
+	known map[string][]word         // by domain and patterns
+	lists map[string][]flow.Request // by the texts of rules
 }
 
 func newBench() *bench {
 	return &bench{
-		methods: methods(), hosts: hosts(), paths: paths(false), pathsOrAsterisk: paths(true),
-		known: map[string][]word{}, lists: map[string][]*l7rules.HTTPRequest{},
+		methods: methods(), hosts: hosts(), paths: paths(false), pathsOrAsterisk: paths(true), names: hostNames(),
+		known: map[string][]word{}, lists: map[string][]flow.Request{},
 	}
 }
 
@@ -68,28 +68,6 @@ func familiar(list []word, patterns []string) ([]word, error) {
 			list[i].value, taken[i] = m, true
 		}
 	}
-	return list, nil
-}
-
-// requests returns requests that stand for all there are, as far as the rules can tell
-// them apart.
-func (b *bench) requests(rules []*l7rules.HTTPRule) ([]*l7rules.HTTPRequest, error) {
-	var key strings.Builder
-	for _, r := range rules {
-		fmt.Fprintf(&key, "%s %s %s", text(r.Method), text(r.Path), text(r.Host))
-		for _, h := range r.Headers {
-			fmt.Fprintf(&key, " %q %q %v", h.Name, h.Value, h.Exact)
-		}
-		key.WriteByte('\n')
-	}
-	if list, ok := b.lists[key.String()]; ok {
-		return list, nil
-	}
-	list, err := b.httpRequests(rules)
-	if err != nil {
-		return nil, err
-	}
-	b.lists[key.String()] = list
 	return list, nil
 }
 

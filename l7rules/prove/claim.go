@@ -25,7 +25,7 @@ type Claim struct {
 	Proto    uint8 // 0 for every protocol
 	First    uint16
 	Last     uint16
-	HTTP     *l7rules.HTTPRule // nil for connections, whatever is said on them
+	Requests *Requests // nil for connections, whatever is said on them
 }
 
 // Who is a set of ends. The zero value is everybody.
@@ -34,6 +34,7 @@ type Who struct {
 	entity   l7rules.Entity
 	selector *identity.Selector // of endpoints and declared addresses
 	prefix   netip.Prefix
+	name     *match.Name      // of addresses outside
 	labels   *identity.Labels // exactly one known end
 	declared bool
 }
@@ -51,9 +52,12 @@ func (w *Who) String() string {
 //	from app=ci to world
 //	to app=db from app=api tcp/80-90 http GET /.* host db\.test header X-Token: 42
 //
+// Requests are http METHOD PATH [host HOST] [header "NAME: VALUE"], grpc SERVICE/METHOD,
+// dns NAME, sni NAME or kafka API [RESOURCE], names with wildcards as in a policy.
+//
 // WHO is labels that an endpoint has (key=value; in a list key as well) or has not
-// (key!=value, !key), with commas between; an entity; an address or prefix; or the name of
-// something known. Labels are about the namespace default unless one of them is the
+// (key!=value, !key), with commas between; an entity; an address or prefix; as a destination
+// also a name of DNS, which may have wildcards; or the name of something known. Labels are about the namespace default unless one of them is the
 // namespace, as everywhere. Method, path and host are regular expressions, as in a policy,
 // and match the whole. Words with blanks stand in double quotes.
 func ParseClaim(text string, only bool, known Known) (*Claim, error) {
@@ -71,7 +75,7 @@ func ParseClaim(text string, only bool, known Known) (*Claim, error) {
 		switch {
 		case (key == "from" || key == "to") && key == word:
 			var w Who
-			if w, err = parseWho(p.argument(word), word == "to", known); err != nil {
+			if w, err = parseWho(p.argument(), word == "to", known); err != nil {
 				return nil, fmt.Errorf("%s: %w", word, err)
 			}
 			if word == "from" {
@@ -83,10 +87,13 @@ func ParseClaim(text string, only bool, known Known) (*Claim, error) {
 		case key == "tcp" || key == "udp" || key == "sctp":
 			key = "protocol"
 			err = c.ports(word)
-		case word == "http":
-			err = p.http(c)
+		case word == "http" || word == "grpc" || word == "dns" || word == "sni" || word == "kafka":
+			key = "requests"
+			if c.Requests, err = p.requests(word); err != nil {
+				err = fmt.Errorf("%s: %w", word, err)
+			}
 		default:
-			return nil, fmt.Errorf("%q: write from WHO, to WHO, tcp/PORT (or udp, sctp), http METHOD PATH", word)
+			return nil, fmt.Errorf("%q: write from WHO, to WHO, tcp/PORT (or udp, sctp), http METHOD PATH (or grpc, dns, sni, kafka)", word)
 		}
 		if err != nil {
 			return nil, err
@@ -99,13 +106,8 @@ func ParseClaim(text string, only bool, known Known) (*Claim, error) {
 	if !seen["from"] && !seen["to"] {
 		return nil, fmt.Errorf("%q: write from WHO to WHO, for example from app=ci to app=db", text)
 	}
-	if c.HTTP != nil {
-		if c.Proto == 0 {
-			c.Proto = l7rules.ProtoTCP
-		}
-		if c.Proto != l7rules.ProtoTCP {
-			return nil, fmt.Errorf("%q: HTTP goes over tcp", text)
-		}
+	if c.Requests != nil && c.Proto != 0 && c.Proto != l7rules.ProtoTCP && (c.Requests.rules.protocol != l7rules.DNS || c.Proto != l7rules.ProtoUDP) {
+		return nil, fmt.Errorf("%q: that goes over tcp", text)
 	}
 	return c, nil
 }
@@ -129,7 +131,7 @@ func splitWords(text string) ([]string, error) {
 type claimParser struct{ words []string }
 
 // argument takes the next word, "" where there is none.
-func (p *claimParser) argument(string) string {
+func (p *claimParser) argument() string {
 	if len(p.words) == 0 {
 		return ""
 	}
@@ -167,41 +169,6 @@ func (c *Claim) ports(word string) error {
 	return nil
 }
 
-func (p *claimParser) http(c *Claim) error {
-	if len(p.words) < 2 {
-		return fmt.Errorf("http: write http METHOD PATH, each a regular expression: http DELETE /.*")
-	}
-	r := &l7rules.HTTPRule{}
-	var err error
-	for _, f := range []struct {
-		name  string
-		field **match.Pattern
-	}{{"method", &r.Method}, {"path", &r.Path}} {
-		if *f.field, err = match.Compile(p.words[0]); err != nil {
-			return fmt.Errorf("http: %s: %w", f.name, err)
-		}
-		p.words = p.words[1:]
-	}
-	if h, ok := p.next("host"); ok {
-		if r.Host, err = match.Compile(h); err != nil {
-			return fmt.Errorf("http: host: %w", err)
-		}
-	}
-	for {
-		h, ok := p.next("header")
-		if !ok {
-			break
-		}
-		name, value, exact := strings.Cut(h, ":")
-		if name == "" {
-			return fmt.Errorf("http: header: write a name, or \"Name: value\"")
-		}
-		r.Headers = append(r.Headers, l7rules.HeaderMatch{Name: name, Value: strings.TrimSpace(value), Exact: exact})
-	}
-	c.HTTP = r
-	return nil
-}
-
 func parseWho(s string, destination bool, known Known) (Who, error) {
 	w := Who{text: s}
 	switch {
@@ -224,6 +191,11 @@ func parseWho(s string, destination bool, known Known) (Who, error) {
 		w.selector = &sel
 		return w, err
 	}
+	if strings.Contains(s, "*") && destination {
+		n, err := match.CompileNamePattern(s)
+		w.name = &n
+		return w, err
+	}
 	if addr, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
 		addr = addr.Unmap()
 		w.prefix = netip.PrefixFrom(addr, addr.BitLen())
@@ -244,6 +216,11 @@ func parseWho(s string, destination bool, known Known) (Who, error) {
 			w.labels, w.declared = &known.Addresses[i].Labels, true
 			return w, nil
 		}
+	}
+	if strings.Contains(s, ".") && !strings.Contains(s, "/") && destination {
+		n, err := match.CompileName(s)
+		w.name = &n
+		return w, err
 	}
 	return w, fmt.Errorf("%q is neither labels such as app=a, nor an entity such as host or world, nor an address, nor the name of a workload that is known", s)
 }

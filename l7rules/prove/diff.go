@@ -178,11 +178,10 @@ func (d *differ) judge(from, to int, proto uint8, port uint16, sides []side) (*c
 	}
 	d.note(from, to, proto, port, sides)
 	before, after := throughBoth(sides[0], sides[1]), throughBoth(sides[2], sides[3])
-	rules := d.behind(before, after)
 	c := &comparison{}
 	var err error
-	if c.widened, err = d.beyond(after, before, rules); err == nil {
-		c.narrowed, err = d.beyond(before, after, rules)
+	if c.widened, err = d.beyond(after, before); err == nil {
+		c.narrowed, err = d.beyond(before, after)
 	}
 	if u, ok := err.(*Unknown); ok {
 		if !slices.ContainsFunc(d.result.Unknown, func(o *Unknown) bool { return *o == *u }) {
@@ -207,9 +206,7 @@ func (d *differ) add(n *difference, from, to int) error {
 	d.seen[n.key] = len(d.result.Changes)
 	c := Change{Widened: n.widened, Protos: n.protos, First: n.first, Last: n.last, Pairs: 1,
 		Flow: Flow{From: d.ends[from], To: d.ends[to], Proto: n.protos[0], Port: readable(n.protos[0], n.first, n.last), Raw: n.witness.raw}}
-	if n.witness.request != nil {
-		c.Flow.Request = n.witness.request
-	}
+	c.Flow.Request = n.witness.request
 	d.result.Changes = append(d.result.Changes, c)
 	return nil
 }

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/weir-proxy/weir/identity"
 	"github.com/weir-proxy/weir/l7rules"
+	"github.com/weir-proxy/weir/l7rules/match"
 )
 
 // End stands for one kind of sender or receiver.
@@ -14,6 +16,7 @@ type End struct {
 	ID     identity.ID     // Host, WorldIPv4, WorldIPv6, or FirstEndpoint for an endpoint
 	Labels identity.Labels // of an endpoint
 	Addr   netip.Addr      // outside
+	Names  []string        // that a sender was told for Addr: it is a destination then
 	// Name is what the caller calls it, "" for an end that was made up.
 	Name string
 	// Declared says that it is an address with labels: a destination that no policy
@@ -31,6 +34,8 @@ func (e *End) String() string {
 		return e.Name
 	case e.ID.IsEndpoint():
 		return labelText(e.Labels)
+	case e.Names != nil:
+		return strings.Join(e.Names, ",") + "@" + e.Addr.String()
 	case e.Addr.Is6():
 		return "[" + e.Addr.String() + "]"
 	case e.Addr.IsValid():
@@ -79,6 +84,8 @@ type differences struct {
 	selectors []identity.Selector
 	prefixes  []netip.Prefix
 	cidrs     []l7rules.CIDR
+	names     []l7rules.NameRule // of peers
+	combine   bool               // what an address has of them counts together
 	seen      map[string]bool
 }
 
@@ -101,8 +108,20 @@ func (d *differences) policies(list []*l7rules.Policy) {
 	for _, p := range list {
 		d.selector(p.Subject)
 		for i := range p.Rules {
-			d.peers(&p.Rules[i].Peers)
+			r := &p.Rules[i]
+			d.peers(&r.Peers)
+			for _, n := range r.Peers.Names {
+				d.name(n, r.Origin)
+			}
+			d.combine = d.combine || r.Deny && len(r.Peers.Names) > 0
 		}
+	}
+}
+
+func (d *differences) name(n match.Name, origin l7rules.Origin) {
+	if key := "n" + n.Key(); !d.seen[key] {
+		d.seen[key] = true
+		d.names = append(d.names, l7rules.NameRule{Origin: origin, Name: n})
 	}
 }
 
@@ -117,7 +136,7 @@ func (d *differences) peers(p *l7rules.Peers) {
 
 // ends are all kinds of senders and receivers: endpoints, the host, addresses outside, and
 // last, as destinations alone, declared addresses.
-func (d *differences) ends(known Known) ([]End, error) {
+func (d *differences) ends(b *bench, known Known) ([]End, error) {
 	list, err := kinds(d.selectors, known.Namespaces)
 	if err != nil {
 		return nil, err
@@ -143,7 +162,18 @@ func (d *differences) ends(known Known) ([]End, error) {
 		}
 	}
 	ends = append(ends, End{ID: identity.Host})
-	ends = append(ends, d.outside(known)...)
+	outside := d.outside(known)
+	ends = append(ends, outside...)
+	told, err := b.toldNames(d.names, d.combine)
+	if err != nil {
+		return nil, err
+	}
+	for _, names := range told {
+		for _, e := range outside {
+			e.Names = names
+			ends = append(ends, e)
+		}
+	}
 	declared := map[string]bool{}
 	for _, a := range known.Addresses {
 		if key := signature(d.selectors, a.Labels).key(); !declared[key] {

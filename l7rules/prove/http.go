@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/weir-proxy/weir/l7rules"
+	"github.com/weir-proxy/weir/l7rules/flow"
 	"github.com/weir-proxy/weir/l7rules/match"
 )
 
@@ -22,7 +23,7 @@ type draft struct {
 // httpRequests returns requests such that every request there is matches exactly the rules
 // that one of them matches. It goes from field to field; drafts that the same rules match
 // have the same future, so one of them is enough.
-func (b *bench) httpRequests(rules []*l7rules.HTTPRule) ([]*l7rules.HTTPRequest, error) {
+func (b *bench) httpRequests(rules []*l7rules.HTTPRule) ([]flow.Request, error) {
 	drafts := []draft{{alive: all(len(rules)), req: l7rules.HTTPRequest{Proto: "HTTP/1.1"}}}
 	fields := []func([]*l7rules.HTTPRule, draft) ([]draft, error){b.byMethod, b.byHost, b.byPath}
 	for _, name := range headerNames(rules) {
@@ -52,7 +53,7 @@ func (b *bench) httpRequests(rules []*l7rules.HTTPRule) ([]*l7rules.HTTPRequest,
 		}
 		drafts = next
 	}
-	list := make([]*l7rules.HTTPRequest, len(drafts))
+	list := make([]flow.Request, len(drafts))
 	for i := range drafts {
 		list[i] = &drafts[i].req
 	}

@@ -2,6 +2,7 @@ package prove
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/weir-proxy/weir/identity"
@@ -28,6 +29,10 @@ func Prove(policies []*l7rules.Policy, claims []*Claim, known Known) ([]Proof, e
 			}
 			if w.prefix.IsValid() {
 				d.cidr(l7rules.CIDR{Prefix: w.prefix})
+			}
+			if w.name != nil {
+				d.name(*w.name, l7rules.Origin{})
+				d.combine = true
 			}
 		}
 	}
@@ -121,10 +126,7 @@ func (s *space) prove(group []*Claim, selectors []identity.Selector) (Proof, err
 				if err != nil || w == nil {
 					return err
 				}
-				proof.Flow = &Flow{From: s.ends[from], To: s.ends[to], Proto: proto, Port: readable(proto, first, last), Raw: w.raw}
-				if w.request != nil {
-					proof.Flow.Request = w.request
-				}
+				proof.Flow = &Flow{From: s.ends[from], To: s.ends[to], Proto: proto, Port: readable(proto, first, last), Request: w.request, Raw: w.raw}
 				return nil
 			})
 			if err != nil {
@@ -163,7 +165,13 @@ func (c *bound) concerns(from, to int) bool {
 
 // covers reports whether the claim is about flows of a pair on a port.
 func (c *bound) covers(from, to int, proto uint8, port uint16) bool {
-	return c.from.has(from) && c.to.has(to) && (c.Proto == 0 || c.Proto == proto) && c.First <= port && port <= c.Last
+	switch {
+	case c.Proto != 0 && c.Proto != proto:
+		return false
+	case c.Requests != nil && proto != l7rules.ProtoTCP && (c.Requests.rules.protocol != l7rules.DNS || proto != l7rules.ProtoUDP):
+		return false // these requests do not go there
+	}
+	return c.from.has(from) && c.to.has(to) && c.First <= port && port <= c.Last
 }
 
 // contradiction finds something among what gets through that should not.
@@ -171,74 +179,58 @@ func (s *space) contradiction(claims []bound, from, to int, proto uint8, port ui
 	if t.nothing {
 		return nil, nil
 	}
-	if err := onlyHTTP(t); err != nil {
-		return nil, err
-	}
-	rules := s.behind(t)
 	if c := &claims[0]; !c.Only {
 		switch {
 		case !c.covers(from, to, proto, port):
 			return nil, nil
-		case c.HTTP == nil:
-			return s.beyond(t, through{nothing: true}, rules)
+		case c.Requests == nil:
+			return s.beyond(t, through{nothing: true})
+		case t.protocol() != "" && t.protocol() != c.Requests.rules.protocol:
+			return nil, nil
 		}
-		list, err := s.requests(append(rules, c.HTTP))
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range list {
-			if t.lets(r) && covers(c.HTTP, r) {
-				return &witness{request: r}, nil
-			}
-		}
-		return nil, nil
+		return s.search(t, c.Requests.rules.protocol, []*Requests{c.Requests}, true)
 	}
-	var may []*l7rules.HTTPRule
+	var may []*Requests
 	for i := range claims {
 		if c := &claims[i]; c.covers(from, to, proto, port) {
-			if c.HTTP == nil {
+			if c.Requests == nil {
 				return nil, nil
 			}
-			may = append(may, c.HTTP)
+			may = append(may, c.Requests)
 		}
 	}
 	if len(may) == 0 {
-		return s.beyond(t, through{nothing: true}, rules)
+		return s.beyond(t, through{nothing: true})
 	}
-	list, err := s.requests(append(rules, may...))
+	if p := t.protocol(); p != "" {
+		return s.search(t, p, may, false)
+	}
+	for _, m := range may {
+		if w, err := s.search(t, m.rules.protocol, may, false); err != nil || w != nil {
+			return w, err
+		}
+	}
+	return &witness{raw: true}, nil
+}
+
+// search looks for a request that gets through and that one of some claims is about, or
+// that none is.
+func (s *space) search(t through, protocol l7rules.Protocol, claims []*Requests, about bool) (*witness, error) {
+	rules := s.behind(protocol, t)
+	for _, c := range claims {
+		rules.join(c.rules)
+	}
+	list, err := s.requests(rules)
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range list {
-		allowed := false
-		for _, m := range may {
-			allowed = allowed || covers(m, r)
-		}
-		if t.lets(r) && !allowed {
+		is := slices.ContainsFunc(claims, func(c *Requests) bool { return c.covers(r) })
+		if is == about && t.lets(r) {
 			return &witness{request: r}, nil
 		}
 	}
-	if t.everything() {
-		return &witness{raw: true}, nil
-	}
 	return nil, nil
-}
-
-// covers reports whether a rule covers a request that httpRequests made.
-func covers(rule *l7rules.HTTPRule, r *l7rules.HTTPRequest) bool {
-	if rule.Method != nil && !rule.Method.Match(r.Method) || rule.Path != nil && !rule.Path.Match(r.Path) || rule.Host != nil && !rule.Host.Match(r.Host) {
-		return false
-	}
-	for _, h := range rule.Headers {
-		found := false
-		for _, f := range r.Header {
-			found = found || strings.EqualFold(string(f.Name), h.Name) && (!h.Exact || string(f.Value) == h.Value)
-		}
-		if !found {
-			return false
-		}
-	}
-	return true
 }
 
 // members are the ends that a Who is about.
@@ -258,6 +250,8 @@ func (w *Who) has(e *End, selectors []identity.Selector) bool {
 		return e.ID.IsEndpoint() && e.Declared == w.declared && signature(selectors, e.Labels).key() == signature(selectors, *w.labels).key()
 	case w.selector != nil:
 		return e.ID.IsEndpoint() && w.selector.Matches(e.Labels)
+	case w.name != nil:
+		return slices.ContainsFunc(e.Names, w.name.Match)
 	case w.prefix.IsValid():
 		return e.Addr.IsValid() && w.prefix.Contains(e.Addr)
 	case w.entity != "":

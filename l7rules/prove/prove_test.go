@@ -76,11 +76,54 @@ func (g generator) httpRule() l7rules.HTTPRule {
 	return h
 }
 
+func (g generator) name() match.Name {
+	n, err := match.CompileNamePattern(pick(g, "a.test", "*.test", "**.test", "b*.test", "*", "x.a.test"))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return n
+}
+
+// otherRules are about requests in another protocol than HTTP, on a port of its own.
+func (g generator) otherRules() l7rules.PortRule {
+	names := []l7rules.NameRule{{Name: g.name()}}
+	if g.IntN(2) == 0 {
+		names = append(names, l7rules.NameRule{Name: g.name()})
+	}
+	port := func(proto uint8, n uint16) []l7rules.PortRange {
+		return []l7rules.PortRange{{Proto: proto, First: n, Last: n}}
+	}
+	switch g.IntN(3) {
+	case 0:
+		return l7rules.PortRule{Protocol: l7rules.DNS, Ports: port(pick(g, l7rules.ProtoUDP, l7rules.ProtoTCP), 53), DNS: names}
+	case 1:
+		return l7rules.PortRule{Protocol: l7rules.TLS, Ports: port(l7rules.ProtoTCP, 443), TLS: names}
+	}
+	k := l7rules.KafkaRule{Role: pick(g, "", l7rules.KafkaProduce, l7rules.KafkaConsume), ClientID: pick(g, "", "", "me")}
+	if k.Role == "" && g.IntN(2) == 0 {
+		k.APIKeys = []int16{pick[int16](g, 0, 1, 19)}
+	}
+	if g.IntN(4) == 0 {
+		k.APIVersion = new(int16)
+	}
+	switch g.IntN(3) {
+	case 0:
+		k.Topic = l7rules.KafkaName{Value: pick(g, "orders", "ord"), Prefix: g.IntN(2) == 0}
+	case 1:
+		k.Group = l7rules.KafkaName{Value: "g"}
+	}
+	return l7rules.PortRule{Protocol: l7rules.Kafka, Ports: port(l7rules.ProtoTCP, 9092), Kafka: []l7rules.KafkaRule{k}}
+}
+
 func (g generator) rule(index int) l7rules.Rule {
 	r := l7rules.Rule{Direction: flow.Direction(g.IntN(2)), Deny: g.IntN(4) == 0, Index: index}
-	switch g.IntN(6) {
+	switch g.IntN(7) {
 	case 0:
 		r.Peers.Any = true
+	case 6:
+		if r.Direction == flow.Egress {
+			r.Peers.Names = []match.Name{g.name()}
+		}
 	case 1:
 		r.Peers.Entities = []l7rules.Entity{pick(g, l7rules.EntityAll, l7rules.EntityWorld, l7rules.EntityHost, l7rules.EntityCluster, l7rules.EntityWorldIPv6)}
 	case 2:
@@ -99,6 +142,10 @@ func (g generator) rule(index int) l7rules.Rule {
 	}
 	if g.IntN(5) == 0 {
 		r.AnyPort = true
+		return r
+	}
+	if g.IntN(3) == 0 {
+		r.Ports = append(r.Ports, g.otherRules())
 		return r
 	}
 	for range 1 + g.IntN(2) {
@@ -182,8 +229,31 @@ func (g generator) end() End {
 	return End{ID: identity.FirstEndpoint, Labels: ls}
 }
 
+func (g generator) anyName() string {
+	return pick(g, "a.test", "b.test", "x.a.test", "y.x.a.test", "test", "bb.test", "other")
+}
+
 func (g generator) flow() Flow {
 	f := Flow{From: g.end(), To: g.end(), Proto: l7rules.ProtoTCP, Port: pick[uint16](g, 1, 2, 79, 80, 81, 90, 91, 65535)}
+	if f.To.Addr.IsValid() && g.IntN(2) == 0 {
+		for range 1 + g.IntN(2) {
+			f.To.Names = append(f.To.Names, g.anyName())
+		}
+	}
+	switch g.IntN(8) {
+	case 0:
+		f.Proto, f.Port = pick(g, l7rules.ProtoTCP, l7rules.ProtoUDP), 53
+		f.Request = &l7rules.DNSQuery{Name: pick(g, g.anyName(), ".", `a\000.test`), QType: 1}
+		return f
+	case 1:
+		f.Port, f.Request = 443, &l7rules.ClientHello{ServerName: pick(g, "", g.anyName())}
+		return f
+	case 2:
+		f.Port = 9092
+		f.Request = &l7rules.KafkaRequest{APIKey: pick[int16](g, 0, 1, 3, 18, 19, 11, 500), APIVersion: pick[int16](g, 0, 1), ClientID: pick(g, "", "me", "you"),
+			Resource: l7rules.KafkaResource(g.IntN(5)), Name: pick(g, "orders", "ord", "orders2", "g", "h")}
+		return f
+	}
 	if g.IntN(8) == 0 {
 		f.Proto = pick(g, l7rules.ProtoUDP, l7rules.ProtoSCTP)
 		return f
@@ -222,6 +292,7 @@ func passes(t *testing.T, policies []*l7rules.Policy, f *Flow) bool {
 		peer := l7rules.Peer{ID: s.peer.ID, Labels: s.peer.Labels}
 		if s.peer.Addr.IsValid() {
 			peer = l7rules.PeerOf(s.peer.Addr, ep.Prefixes(s.dir))
+			peer.Names = s.peer.Names
 		}
 		switch e := ep.Lookup(s.dir, peer, f.Proto, f.Port); {
 		case e.Action == l7rules.ActionDeny, e.Action == l7rules.ActionRedirect && f.Raw:
@@ -245,6 +316,8 @@ func (s *space) kindOf(t *testing.T, d *differences, e *End) int {
 			return i
 		case e.Addr.IsValid() && k.Addr.IsValid() && e.Addr.Is4() == k.Addr.Is4() && !slices.ContainsFunc(d.cidrs, func(c l7rules.CIDR) bool {
 			return inCIDR(c, e.Addr) != inCIDR(c, k.Addr)
+		}) && !slices.ContainsFunc(d.names, func(n l7rules.NameRule) bool {
+			return slices.ContainsFunc(e.Names, n.Name.Match) != slices.ContainsFunc(k.Names, n.Name.Match)
 		}):
 			return i
 		}
@@ -266,7 +339,9 @@ func TestDiffIsExact(t *testing.T) {
 		older := g.policies(1 + g.IntN(4))
 		newer := g.changed(older)
 		result, err := Diff(older, newer, Known{}, true)
-		if err != nil {
+		if err != nil && strings.Contains(err.Error(), "one application protocol") {
+			continue
+		} else if err != nil {
 			t.Fatal(err)
 		}
 		if len(result.Unknown) > 0 {
@@ -292,8 +367,8 @@ func TestDiffIsExact(t *testing.T) {
 		}
 		for range 300 {
 			f := g.flow()
-			if !f.From.ID.IsEndpoint() && !f.To.ID.IsEndpoint() {
-				continue
+			if !f.From.ID.IsEndpoint() && !f.To.ID.IsEndpoint() || len(f.To.Names) > 1 && !d.combine {
+				continue // of two names each is a kind by itself where none is denied
 			}
 			before, after := passes(t, older, &f), passes(t, newer, &f)
 			if before == after {
@@ -323,11 +398,18 @@ func (g generator) claim() *Claim {
 		return pick(g, "app=a", "app!=a", "app=b,io.kubernetes.pod.namespace", "!tier", "k8s:tier=c,io.kubernetes.pod.namespace=shop", "host", "world", "cluster", "all",
 			"10.0.0.0/9", "fd00::1", "any", "container:app=a")
 	}
+	whoTo := func() string { return pick(g, who(), who(), "a.test", "*.test") }
 	text := ""
 	for _, word := range pick(g, []string{"from", "to"}, []string{"to", "from"}, []string{"from"}, []string{"to"}) {
-		text += word + " " + who() + " "
+		if word == "to" {
+			text += "to " + whoTo() + " "
+		} else {
+			text += "from " + who() + " "
+		}
 	}
-	switch g.IntN(4) {
+	switch g.IntN(5) {
+	case 2:
+		text += pick(g, "dns a.test", "dns *.test udp/53", "sni *", "sni b.test", "kafka produce orders", "kafka * topic:ord*", "kafka fetch", "kafka * cluster", "grpc shop.Orders/Get")
 	case 0:
 		text += pick(g, "tcp", "udp", "tcp/80", "tcp/70-85", "udp/1-100")
 	case 1:
@@ -346,6 +428,8 @@ func (c *Claim) contradicts(f *Flow) bool {
 		switch {
 		case w.selector != nil:
 			return e.ID.IsEndpoint() && w.selector.Matches(e.Labels)
+		case w.name != nil:
+			return slices.ContainsFunc(e.Names, w.name.Match)
 		case w.prefix.IsValid():
 			return e.Addr.IsValid() && w.prefix.Contains(e.Addr)
 		case w.entity == l7rules.EntityHost:
@@ -358,25 +442,18 @@ func (c *Claim) contradicts(f *Flow) bool {
 		return true
 	}
 	within := in(&c.From, &f.From) && in(&c.To, &f.To) && (c.Proto == 0 || c.Proto == f.Proto) && c.First <= f.Port && f.Port <= c.Last
-	if c.HTTP != nil {
-		r, ok := f.Request.(*l7rules.HTTPRequest)
-		within = within && ok
-		if ok {
-			for _, m := range []struct {
-				p *match.Pattern
-				v []byte
-			}{{c.HTTP.Method, r.Method}, {c.HTTP.Path, r.Path}, {c.HTTP.Host, r.Host}} {
-				within = within && (m.p == nil || m.p.Match(m.v))
-			}
-			for _, h := range c.HTTP.Headers {
-				var values []string
-				for _, f := range r.Header {
-					if strings.EqualFold(string(f.Name), h.Name) {
-						values = append(values, string(f.Value))
-					}
-				}
-				within = within && len(values) > 0 && (!h.Exact || slices.Equal(values, []string{h.Value}))
-			}
+	if c.Requests != nil && f.Request == nil {
+		within = false
+	} else if c.Requests != nil {
+		switch r := f.Request.(type) {
+		case *l7rules.HTTPRequest:
+			within = within && c.Requests.rules.protocol == l7rules.HTTP && refHTTP(c.Requests.rules.http, r)
+		case *l7rules.KafkaRequest:
+			within = within && c.Requests.kafka != nil && c.Requests.kafka.covers(r)
+		case *l7rules.DNSQuery:
+			within = within && c.Requests.rules.protocol == l7rules.DNS && c.Requests.rules.names[0].Name.Match(r.Name)
+		case *l7rules.ClientHello:
+			within = within && c.Requests.rules.protocol == l7rules.TLS && c.Requests.rules.names[0].Name.Match(r.ServerName)
 		}
 	}
 	switch {
@@ -386,6 +463,32 @@ func (c *Claim) contradicts(f *Flow) bool {
 		return in(&c.To, &f.To) && !within
 	}
 	return in(&c.From, &f.From) && !within
+}
+
+func refHTTP(rules []*l7rules.HTTPRule, r *l7rules.HTTPRequest) bool {
+	if len(rules) == 0 {
+		return false
+	}
+	for _, m := range []struct {
+		p *match.Pattern
+		v []byte
+	}{{rules[0].Method, r.Method}, {rules[0].Path, r.Path}, {rules[0].Host, r.Host}} {
+		if m.p != nil && !m.p.Match(m.v) {
+			return false
+		}
+	}
+	for _, h := range rules[0].Headers {
+		var values []string
+		for _, f := range r.Header {
+			if strings.EqualFold(string(f.Name), h.Name) {
+				values = append(values, string(f.Value))
+			}
+		}
+		if len(values) == 0 || h.Exact && !slices.Equal(values, []string{h.Value}) {
+			return false
+		}
+	}
+	return true
 }
 
 // TestProveIsExact makes random claims of random policies. What is found contradicts the
@@ -398,7 +501,7 @@ func TestProveIsExact(t *testing.T) {
 		c := g.claim()
 		proofs, err := Prove(policies, []*Claim{c}, Known{})
 		if err != nil {
-			if strings.Contains(err.Error(), "about nobody that policies judge") {
+			if strings.Contains(err.Error(), "about nobody that policies judge") || strings.Contains(err.Error(), "one application protocol") {
 				continue
 			}
 			t.Fatal(err)

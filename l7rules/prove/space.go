@@ -99,7 +99,9 @@ func (s *space) about(peers *l7rules.Peers) set {
 // peerOf is an end as rules that name prefixes see it.
 func peerOf(e *End, prefixes []netip.Prefix) l7rules.Peer {
 	if e.Addr.IsValid() {
-		return l7rules.PeerOf(e.Addr, prefixes)
+		p := l7rules.PeerOf(e.Addr, prefixes)
+		p.Names = e.Names
+		return p
 	}
 	return l7rules.Peer{ID: e.ID, Labels: e.Labels}
 }
@@ -213,7 +215,7 @@ type space struct {
 	sets []*policySet
 	// rules are the request rules behind a set of them, found again in the policies: what
 	// can make a difference to it.
-	rules map[*l7rules.Ruleset][]*l7rules.HTTPRule
+	rules map[*l7rules.Ruleset]requestRules
 
 	prefixes []netip.Prefix // all that any policy names
 	peers    map[string]set // ends by the text of a rule's peers
@@ -226,24 +228,17 @@ const maxPairs = 4_000_000
 func newSpace(d *differences, known Known, sets ...[]*l7rules.Policy) (*space, error) {
 	for _, policies := range sets {
 		d.policies(policies)
-		for _, p := range policies {
-			for i := range p.Rules {
-				if len(p.Rules[i].Peers.Names) > 0 {
-					return nil, &Unknown{"toFQDNs is not looked into", p.Rules[i].Origin}
-				}
-			}
-		}
 	}
-	ends, err := d.ends(known)
+	s := &space{bench: newBench(), rules: map[*l7rules.Ruleset]requestRules{}, peers: map[string]set{}, open: unjudged()}
+	ends, err := d.ends(s.bench, known)
 	if err != nil {
 		return nil, err
 	}
+	s.ends, s.prefixes = ends, d.prefixes
 	if len(ends)*len(ends) > maxPairs {
 		return nil, &Unknown{Reason: fmt.Sprintf("there are %d kinds of senders and receivers, and at most %d pairs are looked at; the label %s has the most values",
 			len(ends), maxPairs, busiest(d.selectors))}
 	}
-	s := &space{bench: newBench(), ends: ends, rules: map[*l7rules.Ruleset][]*l7rules.HTTPRule{},
-		prefixes: d.prefixes, peers: map[string]set{}, open: unjudged()}
 	for _, policies := range sets {
 		set, err := s.resolve(policies)
 		if err != nil {
@@ -265,8 +260,8 @@ func (s *space) tables(dst []*table, from, to int) []*table {
 // pairs calls f with every sender and receiver that a policy may judge.
 func (s *space) pairs(f func(from, to int) error) error {
 	for from := range s.ends {
-		if s.ends[from].Declared {
-			continue
+		if s.ends[from].Declared || s.ends[from].Names != nil {
+			continue // destinations only
 		}
 		for to := range s.ends {
 			if !s.ends[from].judged() && !s.ends[to].judged() {
@@ -294,31 +289,8 @@ func (s *space) note(from, to int, proto uint8, port uint16, sides []side) {
 			dir, subject, peer = flow.Ingress, to, from
 		}
 		r := s.sets[i/2].ends[subject]
-		s.rules[sd.rules] = r.requestRules(dir, peerOf(&s.ends[peer], r.prefixes[dir]), proto, port)
+		s.rules[sd.rules] = r.requestRules(sd.rules, func(rule *l7rules.Rule) bool {
+			return rule.Direction == dir && s.about(&rule.Peers).has(peer)
+		}, proto, port)
 	}
-}
-
-// requestRules are those that judge what a peer says on a port.
-func (r *resolved) requestRules(dir flow.Direction, peer l7rules.Peer, proto uint8, port uint16) []*l7rules.HTTPRule {
-	var list []*l7rules.HTTPRule
-	for _, p := range r.selected {
-		for i := range p.Rules {
-			rule := &p.Rules[i]
-			if rule.Direction != dir || !rule.Peers.Match(peer) {
-				continue
-			}
-			for j := range rule.Ports {
-				pr := &rule.Ports[j]
-				covers := slices.ContainsFunc(pr.Ports, func(r l7rules.PortRange) bool {
-					return r.Proto == proto && r.First <= port && port <= r.Last
-				})
-				for k := range pr.HTTP {
-					if covers {
-						list = append(list, &pr.HTTP[k])
-					}
-				}
-			}
-		}
-	}
-	return list
 }

@@ -2,6 +2,7 @@ package prove
 
 import (
 	"github.com/weir-proxy/weir/l7rules"
+	"github.com/weir-proxy/weir/l7rules/flow"
 )
 
 // through is what gets through both sides on a range of ports: nothing, everything, or
@@ -32,8 +33,16 @@ func throughBoth(egress, ingress side) through {
 
 func (t through) everything() bool { return !t.nothing && len(t.rules) == 0 }
 
+// protocol is that of the only requests that get through, "" where there is no such.
+func (t through) protocol() l7rules.Protocol {
+	if len(t.rules) == 0 {
+		return ""
+	}
+	return t.rules[0].Protocol()
+}
+
 // lets reports whether a request gets through.
-func (t through) lets(r *l7rules.HTTPRequest) bool {
+func (t through) lets(r flow.Request) bool {
 	if t.nothing {
 		return false
 	}
@@ -47,23 +56,23 @@ func (t through) lets(r *l7rules.HTTPRequest) bool {
 
 // witness is what shows that something gets through: the zero value is the connection.
 type witness struct {
-	request *l7rules.HTTPRequest
+	request flow.Request
 	raw     bool
 }
 
-// beyond finds something that gets through a and not through b. rules are all that can
-// make a difference to either.
-func (s *space) beyond(a, b through, rules []*l7rules.HTTPRule) (*witness, error) {
+// beyond finds something that gets through a and not through b.
+func (s *space) beyond(a, b through) (*witness, error) {
 	switch {
 	case a.nothing || b.everything():
 		return nil, nil
 	case a.everything() && b.nothing:
 		return &witness{}, nil
 	}
-	if err := onlyHTTP(a, b); err != nil {
-		return nil, err
+	protocol := a.protocol()
+	if protocol == "" {
+		protocol = b.protocol()
 	}
-	list, err := s.requests(rules)
+	list, err := s.requests(s.behind(protocol, a, b))
 	if err != nil {
 		return nil, err
 	}
@@ -78,25 +87,14 @@ func (s *space) beyond(a, b through, rules []*l7rules.HTTPRule) (*witness, error
 	return nil, nil
 }
 
-// behind are the rules behind all of some things that get through.
-func (s *space) behind(all ...through) []*l7rules.HTTPRule {
-	var list []*l7rules.HTTPRule
+// behind are the rules of one protocol behind what gets through: all that can make a
+// difference to its requests.
+func (s *space) behind(protocol l7rules.Protocol, all ...through) requestRules {
+	list := requestRules{protocol: protocol}
 	for _, t := range all {
 		for _, rs := range t.rules {
-			list = append(list, s.rules[rs]...)
+			list.join(s.rules[rs])
 		}
 	}
 	return list
-}
-
-// onlyHTTP is an Unknown where requests of another protocol would have to be told apart.
-func onlyHTTP(all ...through) error {
-	for _, t := range all {
-		for _, rs := range t.rules {
-			if rs.Protocol() != l7rules.HTTP {
-				return &Unknown{Reason: string(rs.Protocol()) + " rules are not compared"}
-			}
-		}
-	}
-	return nil
 }

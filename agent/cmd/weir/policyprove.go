@@ -24,16 +24,20 @@ combination of labels that selectors can tell apart, every range of ports, and e
 requests that the patterns of the rules can tell apart. What is printed as getting through
 was confirmed by weir policy explain.
 
-A CLAIM is  [from WHO] [to WHO] [tcp|udp|sctp[/PORT[-PORT]]] [http METHOD PATH [host HOST] [header 'NAME: VALUE']]
+A CLAIM is  [from WHO] [to WHO] [tcp|udp|sctp[/PORT[-PORT]]] [REQUESTS], where REQUESTS is one of
+  http METHOD PATH [host HOST] [header "NAME: VALUE"]     regular expressions for the whole, as in a policy
+  grpc SERVICE/METHOD                                     * is any
+  dns NAME, sni NAME                                      *.x and **.x as in a policy
+  kafka API [RESOURCE]                                    * is any; topic:NAME, group:NAME, transaction:NAME, NAME*, cluster
 
 --never CLAIM: nothing of this gets through. --only CLAIM: nothing else does. "from A to B"
 says that A reaches nothing but B, "to B from A" that nobody but A reaches B; several for the
 same A, or B, go together. WHO is labels that an endpoint has or has not (app=a,tier!=b,!c),
-whatever its other labels; an entity (host, world, cluster, all); an address or prefix; or a
-workload of --config. Labels are about namespace default unless k8s:io.kubernetes.pod.namespace
+whatever its other labels; an entity (host, world, cluster, all); an address or prefix; a
+name of DNS as a destination; or a workload of --config. Labels are about namespace default unless k8s:io.kubernetes.pod.namespace
 is one of them: that alone, without a value, is every namespace. Without from, or to, it is
-anybody. METHOD, PATH and HOST
-are regular expressions for the whole, as in a policy. Words with blanks stand in double quotes.
+anybody. Words
+with blanks stand in double quotes.
 
 An endpoint is taken to have one label of a key, unless --config says otherwise. What an
 endpoint says to itself is not judged, and not looked at. A connection to a port with request
