@@ -70,6 +70,9 @@ type Agent struct {
 	nextID    uint32
 	prefixes  map[netip.Prefix]identity.ID
 	nextLocal identity.ID
+	resolved  *l7rules.Resolver // what is in force, or was to be
+	known     *peers            // its peers
+	denyAll   *l7rules.EndpointPolicy
 }
 
 // Address gives labels to addresses that are no workload of this machine. Only
@@ -99,6 +102,8 @@ func Start(cfg Config) (*Agent, error) {
 		byID:      map[uint32]*endpoint{},
 		prefixes:  map[netip.Prefix]identity.ID{},
 		nextLocal: identity.FirstLocal,
+		resolved:  &l7rules.Resolver{},
+		denyAll:   l7rules.DenyAll(),
 	}
 	var err error
 	a.kernel, err = redirect.Open(redirect.Config{

@@ -20,11 +20,11 @@ import (
 func (a *Agent) SetPolicies(list []*l7rules.Policy) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	compiled, err := a.compile(list)
+	resolved, err := a.resolve(list)
 	if err != nil {
 		return err
 	}
-	if err := a.apply(compiled); err != nil {
+	if err := a.apply(resolved); err != nil {
 		return errors.Join(err, a.refresh()) // the old ones again
 	}
 	a.policies = list
@@ -33,21 +33,14 @@ func (a *Agent) SetPolicies(list []*l7rules.Policy) error {
 	return nil
 }
 
-// compile resolves policies for every workload there is. The caller holds a.mu.
-func (a *Agent) compile(list []*l7rules.Policy) (map[string]*l7rules.EndpointPolicy, error) {
-	compiled := map[string]*l7rules.EndpointPolicy{}
+// resolve works out what policies mean for every workload there is, as far as it is not
+// known from the last time. The caller holds a.mu.
+func (a *Agent) resolve(list []*l7rules.Policy) (*l7rules.Resolver, error) {
+	var subjects []identity.Labels
 	for _, e := range a.endpoints() {
-		key := e.w.Labels.String()
-		if compiled[key] != nil {
-			continue
-		}
-		p, err := l7rules.Compile(list, e.w.Labels)
-		if err != nil {
-			return nil, fmt.Errorf("resolve policies for %s: %w", e.w.Name, err)
-		}
-		compiled[key] = p
+		subjects = append(subjects, e.w.Labels)
 	}
-	return compiled, nil
+	return a.resolved.Update(list, subjects)
 }
 
 // endpoints are all that the kernel knows of. The caller holds a.mu.
@@ -62,10 +55,11 @@ func (a *Agent) endpoints() []*endpoint {
 // apply brings the kernel to what the policies say to the peers there are now. New
 // peers have their rows before an address leads to them, and peers that go keep
 // theirs until none does. The caller holds a.mu.
-func (a *Agent) apply(compiled map[string]*l7rules.EndpointPolicy) error {
+func (a *Agent) apply(resolved *l7rules.Resolver) error {
 	old := a.prefixes
 	a.prefixes = map[netip.Prefix]identity.ID{}
-	for _, p := range compiled {
+	for _, e := range a.endpoints() {
+		p := resolved.Policy(e.w.Labels)
 		for _, dir := range []flow.Direction{flow.Egress, flow.Ingress} {
 			for _, prefix := range p.Prefixes(dir) {
 				if _, ok := a.prefixes[prefix]; ok {
@@ -80,16 +74,15 @@ func (a *Agent) apply(compiled map[string]*l7rules.EndpointPolicy) error {
 			}
 		}
 	}
-	peers := a.peers()
-	both := a.peers()
+	now, both := a.peers(), a.peers()
 	gone := false
 	for prefix, id := range old {
 		if _, ok := a.prefixes[prefix]; !ok {
-			both[id] = l7rules.Peer{ID: id, Prefix: prefix}
+			both.byID[id] = l7rules.Peer{ID: id, Prefix: prefix}
 			gone = true
 		}
 	}
-	if err := a.write(compiled, both); err != nil {
+	if err := a.write(resolved, both); err != nil {
 		return err
 	}
 	list := worldPrefixes()
@@ -100,44 +93,54 @@ func (a *Agent) apply(compiled map[string]*l7rules.EndpointPolicy) error {
 		return err
 	}
 	if gone {
-		return a.write(compiled, peers)
+		return a.write(resolved, now)
 	}
 	return nil
 }
 
 // peers are all that the kernel can tell apart. The caller holds a.mu.
-func (a *Agent) peers() map[identity.ID]l7rules.Peer {
-	peers := entityPeers()
+func (a *Agent) peers() *peers {
+	p := entityPeers()
 	_, labels := a.ids.All()
 	for id, ls := range labels {
-		peers[id] = l7rules.Peer{ID: id, Labels: ls}
+		p.byID[id] = l7rules.Peer{ID: id, Labels: ls}
 	}
 	for prefix, id := range a.prefixes {
-		peers[id] = l7rules.Peer{ID: id, Prefix: prefix}
+		p.byID[id] = l7rules.Peer{ID: id, Prefix: prefix}
 	}
-	return peers
+	return p
 }
 
-func (a *Agent) write(compiled map[string]*l7rules.EndpointPolicy, peers map[identity.ID]l7rules.Peer) error {
-	kernel := map[string]redirect.Policy{}
+// write puts in force what the policies say to peers, for those endpoints for which that
+// is something else than before. The caller holds a.mu.
+func (a *Agent) write(resolved *l7rules.Resolver, now *peers) error {
+	if a.known.equal(now) {
+		now = a.known
+	}
+	a.known, a.resolved = now, resolved.WithPeers(now.list())
+	kernel := map[*l7rules.EndpointPolicy]redirect.Policy{}
 	for _, e := range a.endpoints() {
-		key := e.w.Labels.String()
-		v := &verdicts{policy: compiled[key], peers: peers, audit: a.cfg.Audit}
+		v := verdicts{policy: a.resolved.Policy(e.w.Labels), peers: now, audit: a.cfg.Audit}
 		if e.cut {
-			key, v = "", &verdicts{policy: l7rules.DenyAll(), peers: peers}
+			v = verdicts{policy: a.denyAll, peers: now}
 		}
-		p, ok := kernel[key]
-		if !ok {
-			p = v.kernel()
-			kernel[key] = p
+		if e.written != nil && v == *e.written {
+			continue
 		}
-		e.verdicts.Store(v)
+		e.verdicts.Store(&v)
 		if e.kernel == nil {
 			continue // about to be added
 		}
+		p, ok := kernel[v.policy]
+		if !ok {
+			p = v.kernel(a.resolved, e.w.Labels)
+			kernel[v.policy] = p
+		}
+		e.written = nil
 		if err := e.kernel.SetPolicy(p); err != nil {
 			return fmt.Errorf("put policy of %s in force: %w", e.w.Name, err)
 		}
+		e.written = &v
 	}
 	return nil
 }
@@ -145,11 +148,11 @@ func (a *Agent) write(compiled map[string]*l7rules.EndpointPolicy, peers map[ide
 // refresh resolves the policies anew, for other workloads or addresses than before.
 // The caller holds a.mu.
 func (a *Agent) refresh() error {
-	compiled, err := a.compile(a.policies)
+	resolved, err := a.resolve(a.policies)
 	if err != nil {
 		return err
 	}
-	return a.apply(compiled)
+	return a.apply(resolved)
 }
 
 // SetAddresses replaces the declared addresses.

@@ -81,7 +81,7 @@ func (a *Agent) endpointStatus(name string, w Workload) EndpointStatus {
 	for dir, side := range map[flow.Direction]*SideStatus{flow.Egress: &st.Egress, flow.Ingress: &st.Ingress} {
 		side.Enforced = v.policy.Enforced(dir)
 		for _, p := range a.policies {
-			if p.Subject.Matches(w.Labels) && slices.ContainsFunc(p.Rules, func(r l7rules.Rule) bool { return r.Direction == dir }) {
+			if p.Subject.Matches(w.Labels) && p.About(dir) {
 				side.Policies = append(side.Policies, p.FullName())
 			}
 		}

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -19,33 +20,56 @@ const protoTCP = unix.IPPROTO_TCP
 // verdicts are a policy as it is in force for one endpoint. They are immutable.
 type verdicts struct {
 	policy *l7rules.EndpointPolicy
-	peers  map[identity.ID]l7rules.Peer // those that the kernel can tell apart
+	peers  *peers
 	audit  bool
+}
+
+// peers are those that the kernel can tell apart. They are immutable; as long as none
+// changes there is one such set.
+type peers struct {
+	byID map[identity.ID]l7rules.Peer
+}
+
+func (p *peers) equal(o *peers) bool {
+	return p != nil && maps.EqualFunc(p.byID, o.byID, func(a, b l7rules.Peer) bool {
+		return a.ID == b.ID && a.Prefix == b.Prefix && a.Labels.Equal(b.Labels)
+	})
+}
+
+// list is the peers in the order of their identities.
+func (p *peers) list() []l7rules.Peer {
+	list := make([]l7rules.Peer, 0, len(p.byID))
+	for _, id := range slices.Sorted(maps.Keys(p.byID)) {
+		list = append(list, p.byID[id])
+	}
+	return list
 }
 
 // lookup is the policy's word on a peer as the kernel named it.
 func (v *verdicts) lookup(dir flow.Direction, peer identity.ID, proto uint8, port uint16) l7rules.Entry {
-	p, ok := v.peers[peer]
+	p, ok := v.peers.byID[peer]
 	if !ok {
 		return l7rules.Entry{Reason: fmt.Sprintf("identity %d is not known any more", peer)}
 	}
 	return v.policy.Lookup(dir, p, proto, port)
 }
 
-// kernel is what the kernel is told of them.
-func (v *verdicts) kernel() redirect.Policy {
-	return redirect.Policy{Egress: v.side(flow.Egress), Ingress: v.side(flow.Ingress), Audit: v.audit}
-}
-
-func (v *verdicts) side(dir flow.Direction) redirect.Side {
-	s := redirect.Side{Enforced: v.policy.HasRules(dir)}
-	if !s.Enforced {
+// kernel is what the kernel is told of them. Their rows are those that resolved has for
+// labels; a policy that is not from there, such as one that denies everything, has none.
+func (v *verdicts) kernel(resolved *l7rules.Resolver, labels identity.Labels) redirect.Policy {
+	side := func(dir flow.Direction) redirect.Side {
+		s := redirect.Side{Enforced: v.policy.HasRules(dir)}
+		if !s.Enforced || resolved.Policy(labels) != v.policy {
+			return s
+		}
+		resolved.Tables(labels, dir, func(peers []identity.ID, table []l7rules.Entry) {
+			for _, id := range peers {
+				s.Rows = append(s.Rows, kernelRows(id, table)...)
+			}
+		})
 		return s
 	}
-	for id, peer := range v.peers {
-		s.Rows = append(s.Rows, kernelRows(id, v.policy.Table(dir, peer))...)
-	}
-	return s
+	return redirect.Policy{Egress: side(flow.Egress), Ingress: side(flow.Ingress), Audit: v.audit}
 }
 
 // kernelRows is a peer's table as the kernel wants it: TCP and UDP, and only what is
@@ -83,12 +107,12 @@ func worldPrefixes() []redirect.PeerPrefix {
 }
 
 // entityPeers are there under any policy.
-func entityPeers() map[identity.ID]l7rules.Peer {
-	peers := map[identity.ID]l7rules.Peer{}
+func entityPeers() *peers {
+	p := &peers{map[identity.ID]l7rules.Peer{}}
 	for _, id := range []identity.ID{identity.Host, identity.WorldIPv4, identity.WorldIPv6} {
-		peers[id] = l7rules.Peer{ID: id}
+		p.byID[id] = l7rules.Peer{ID: id}
 	}
-	return peers
+	return p
 }
 
 // judge returns what decides the requests of one connection, for one goroutine at a

@@ -14,7 +14,6 @@ import (
 	"syscall"
 
 	"github.com/weir-proxy/weir/identity"
-	"github.com/weir-proxy/weir/l7rules"
 	"github.com/weir-proxy/weir/redirect"
 	"golang.org/x/sys/unix"
 )
@@ -58,6 +57,7 @@ type endpoint struct {
 	handle   uint64 // inode of the namespace or cgroup
 	kernel   *redirect.Endpoint
 	verdicts atomic.Pointer[verdicts]
+	written  *verdicts       // those that the kernel was told, nil while it may have others
 	gone     context.Context // done when it is dropped: its connections hold its namespace
 	end      context.CancelFunc
 	missed   int    // sweeps in a row that found nobody
@@ -319,16 +319,18 @@ func (a *Agent) weighAgain() bool {
 func (a *Agent) denyUnresolved(come []*endpoint) {
 	for _, e := range come {
 		if e.verdicts.Load() == nil {
-			e.verdicts.Store(&verdicts{policy: l7rules.DenyAll(), peers: entityPeers()})
+			e.verdicts.Store(&verdicts{policy: a.denyAll, peers: entityPeers()})
 		}
 	}
 }
 
 func (a *Agent) add(e *endpoint) error {
 	var err error
-	if e.kernel, err = a.kernel.AddEndpoint(a.endpointConfig(e), e.verdicts.Load().kernel()); err != nil {
+	v := e.verdicts.Load()
+	if e.kernel, err = a.kernel.AddEndpoint(a.endpointConfig(e), v.kernel(a.resolved, e.w.Labels)); err != nil {
 		return fmt.Errorf("put workload %s under policy: %w", e.w.Name, err)
 	}
+	e.written = v
 	a.log.Info("workload is under policy", "workload", e.w.Name, "endpoint", e.id, "identity", e.identity)
 	return nil
 }

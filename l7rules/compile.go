@@ -54,13 +54,20 @@ const maxPeers = 1 << 16
 // Two application protocols in the request rules of one selector and port are an error
 // that names both documents.
 func Compile(policies []*Policy, subject identity.Labels) (*EndpointPolicy, error) {
-	ep := &EndpointPolicy{}
+	var selecting []*Policy
+	for _, p := range policies {
+		if p.Subject.Matches(subject) {
+			selecting = append(selecting, p)
+		}
+	}
+	return compileSelecting(selecting)
+}
+
+// compileSelecting is Compile for policies that all select the subject.
+func compileSelecting(policies []*Policy) (*EndpointPolicy, error) {
+	ep := &EndpointPolicy{selected: len(policies) > 0}
 	ep.dirs[flow.Egress].open, ep.dirs[flow.Ingress].open = true, true
 	for _, p := range policies {
-		if !p.Subject.Matches(subject) {
-			continue
-		}
-		ep.selected = true
 		for i := range p.Rules {
 			r := &p.Rules[i]
 			if r.Direction > flow.Ingress {

@@ -55,6 +55,11 @@ type Policy struct {
 	Audit bool
 }
 
+// About reports whether p has anything to say on a direction.
+func (p *Policy) About(dir flow.Direction) bool {
+	return dir <= flow.Ingress && (p.Closes[dir] || slices.ContainsFunc(p.Rules, func(r Rule) bool { return r.Direction == dir }))
+}
+
 // closes reports whether what no rule names is refused in a direction because of p.
 func (p *Policy) closes(dir flow.Direction) bool {
 	if p.Closes[dir] {

@@ -69,6 +69,7 @@ func (e *Entry) sameVerdict(f *Entry) bool {
 type portTable struct {
 	protos  []uint8 // sorted; 0 stands for all others
 	entries [][]Entry
+	listed  []Entry // all that say more than that nothing allows
 }
 
 // span is one range of ports that a rule covers.
@@ -86,15 +87,7 @@ func (ep *EndpointPolicy) Table(dir flow.Direction, peer Peer) []Entry {
 	if dir > flow.Ingress || peer.ID == identity.Unknown {
 		return nil
 	}
-	var all []Entry
-	for _, entries := range ep.dirs[dir].table(peer).entries {
-		for _, e := range entries {
-			if e.Action != ActionDeny || e.Policy != "" || e.Reason != "" {
-				all = append(all, e)
-			}
-		}
-	}
-	return all
+	return slices.Clone(ep.dirs[dir].table(peer).listed)
 }
 
 // Lookup is the verdict on one port. First and Last are the range around it with the
@@ -136,24 +129,35 @@ func (d *direction) table(peer Peer) *portTable {
 	}
 	if d.byPeer == nil || len(d.byPeer) >= maxPeers {
 		d.byPeer = map[peerKey]*portTable{}
-		d.tables = map[string]*portTable{}
-		d.rulesets = map[string]*Ruleset{}
 	}
 	var covering []int
-	var set []byte
 	labels := peer.labels()
 	for i := range d.rules {
 		if d.rules[i].Peers.match(peer, labels) {
 			covering = append(covering, i)
-			set = binary.AppendUvarint(set, uint64(i))
 		}
 	}
-	t, ok := d.tables[string(set)]
-	if !ok {
-		t = d.build(covering)
-		d.tables[string(set)] = t
-	}
+	t := d.tableOf(covering)
 	d.byPeer[key] = t
+	return t
+}
+
+// tableOf returns the verdicts for a peer that the given rules cover. The caller holds
+// d.mu.
+func (d *direction) tableOf(covering []int) *portTable {
+	var set []byte
+	for _, i := range covering {
+		set = binary.AppendUvarint(set, uint64(i))
+	}
+	if t, ok := d.tables[string(set)]; ok {
+		return t
+	}
+	if d.tables == nil || len(d.tables) >= maxPeers {
+		d.tables = map[string]*portTable{}
+		d.rulesets = map[string]*Ruleset{}
+	}
+	t := d.build(covering)
+	d.tables[string(set)] = t
 	return t
 }
 
@@ -181,6 +185,11 @@ func (d *direction) build(covering []int) *portTable {
 	slices.Sort(t.protos)
 	for _, proto := range t.protos {
 		t.entries = append(t.entries, d.sweep(proto, spans[proto]))
+		for _, e := range t.entries[len(t.entries)-1] {
+			if e.Action != ActionDeny || e.Policy != "" || e.Reason != "" {
+				t.listed = append(t.listed, e)
+			}
+		}
 	}
 	return t
 }
