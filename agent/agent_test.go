@@ -244,7 +244,9 @@ func (r *rig) take(n int) []flow.Record {
 
 func waitFor(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !cond(); runtime.Gosched() {
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for end := time.Now().Add(20 * time.Second); !cond(); <-look.C {
 		if time.Now().After(end) {
 			t.Fatalf("timeout waiting for %s", what)
 		}

@@ -5,6 +5,7 @@ package agent
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -111,8 +112,9 @@ func (r *rig) nothingMore(before leavings) {
 	})
 }
 
-// holding starts a client that holds connections, each of which has had an answer.
-func (r *rig) holding(ns, addr string, conns int) *exec.Cmd {
+// holding starts a client that holds connections, each of which has had an answer. When
+// the first ends, ended is closed.
+func (r *rig) holding(ns, addr string, conns int) (_ *exec.Cmd, ended <-chan struct{}) {
 	r.t.Helper()
 	cmd := r.command(ns, r.cg, "hold", addr, strconv.Itoa(conns))
 	out, err := cmd.StdoutPipe()
@@ -123,10 +125,13 @@ func (r *rig) holding(ns, addr string, conns int) *exec.Cmd {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	if said, _ := bufio.NewReader(out).ReadString('\n'); said != "held\n" {
-		r.t.Fatalf("client: %s", said)
+	said := bufio.NewReader(out)
+	if l, _ := said.ReadString('\n'); l != "held\n" {
+		r.t.Fatalf("client: %s", l)
 	}
-	return cmd
+	end := make(chan struct{})
+	go func() { said.ReadString('\n'); close(end) }()
+	return cmd, end
 }
 
 // links counts the network devices of a namespace.
@@ -134,6 +139,9 @@ func links(t *testing.T, ns string) (n int) {
 	t.Helper()
 	inside(t, ns, func() error {
 		list, err := netlink.LinkList()
+		for errors.Is(err, netlink.ErrDumpInterrupted) {
+			list, err = netlink.LinkList()
+		}
 		n = len(list)
 		return err
 	})
@@ -188,7 +196,7 @@ func TestGoneWithOpenConnections(t *testing.T) {
 				r.command(g.serverNS, r.cg, "none") // opens what is needed once
 				before := r.leavings()
 				g.server = r.serve(g.serverNS, r.cg, ":8080")
-				g.client = r.holding(g.frontend, "10.98.0.1:8080", conns)
+				g.client, _ = r.holding(g.frontend, "10.98.0.1:8080", conns)
 				if now := r.leavings(); now.descriptors < before.descriptors+2*conns {
 					t.Fatalf("%d descriptors more for %d connections through the proxy", now.descriptors-before.descriptors, conns)
 				}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -83,6 +84,97 @@ func TestScaleNamespaces(t *testing.T) {
 	waitFor(t, "goroutines and descriptors to be gone", func() bool {
 		return runtime.NumGoroutine() <= goroutines+5 && descriptors(t) <= files+5
 	})
+}
+
+// A thousand namespaces come and go in batches while a server and its client run: each
+// is under policy while it is there, and nothing of them is left.
+func TestScaleComeAndGo(t *testing.T) {
+	const batch = 125
+	r := newRig(t)
+	server, frontend := namespace(t), namespace(t)
+	join(t, server, frontend, "10.98.0.1", "10.98.0.2", 1)
+	r.setPolicies(frontendToServer)
+	stay := []Workload{
+		{Name: "default/server", Labels: labels(t, "app=server"), Netns: server},
+		{Name: "default/frontend", Labels: labels(t, "app=frontend"), Netns: frontend},
+	}
+	r.setWorkloads(stay...)
+	r.serve(server, r.cg, ":8080")
+	_, ended := r.holding(frontend, "10.98.0.1:8080", 10)
+	dir := t.TempDir()
+	paths := make([]string, batch)
+	for i := range paths {
+		paths[i] = filepath.Join(dir, strconv.Itoa(i))
+		if err := os.WriteFile(paths[i], nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() {
+		for _, p := range paths {
+			unix.Unmount(p, unix.MNT_DETACH)
+		}
+	}()
+	cycle := func() {
+		t.Helper()
+		list := slices.Clone(stay)
+		for i, p := range paths {
+			bindNamespace(t, p)
+			join(t, server, p, "10.98.0.1", fmt.Sprintf("10.98.1.%d", i+1), i+2)
+			list = append(list, Workload{Name: fmt.Sprintf("default/w%d", i), Labels: labels(t, "app=frontend"), Netns: p})
+		}
+		r.setWorkloads(list...)
+		for _, s := range r.a.Status().Endpoints {
+			if s.State != Ready {
+				t.Fatalf("status %+v", s)
+			}
+		}
+		one := paths[len(paths)-1]
+		if got := r.get(one, r.cg, "GET", "http://10.98.0.1:8080/"); !strings.HasPrefix(got, "200 ") {
+			t.Errorf("GET: %s", got)
+		}
+		if got := r.get(one, r.cg, "POST", "http://10.98.0.1:8080/"); got != "403 Access denied" {
+			t.Errorf("POST: %s", got)
+		}
+		for _, p := range paths {
+			if err := unix.Unmount(p, unix.MNT_DETACH); err != nil {
+				t.Fatal(err)
+			}
+		}
+		waitFor(t, "all to be forgotten", func() bool {
+			r.a.sweep()
+			r.a.mu.Lock()
+			defer r.a.mu.Unlock()
+			return len(r.a.byID) == len(stay)
+		})
+		// One that somebody holds keeps its veth.
+		waitFor(t, "the namespaces to be gone", func() bool { return links(t, server) == 2 })
+		r.mu.Lock()
+		r.records = nil // the test's own memory
+		r.mu.Unlock()
+	}
+	cycle() // what is needed once
+	before := r.leavings()
+	debug.FreeOSMemory()
+	memory := rss(t)
+	for range many / batch {
+		cycle()
+	}
+	r.nothingMore(before)
+	debug.FreeOSMemory()
+	const margin = 8 << 20
+	after := rss(t)
+	t.Logf("resident: %d KiB before, %d KiB after", memory>>10, after>>10)
+	if after > memory+margin {
+		t.Errorf("resident: %d KiB more", (after-memory)>>10)
+	}
+	select {
+	case <-ended:
+		t.Error("the client that stayed lost a connection")
+	default:
+	}
+	if got := r.get(frontend, r.cg, "GET", "http://10.98.0.1:8080/"); !strings.HasPrefix(got, "200 ") {
+		t.Errorf("the one that stayed: %s", got)
+	}
 }
 
 // Ten thousand connections that do nothing cost little.

@@ -98,7 +98,9 @@ func exists(p string) bool { _, err := os.Stat(p); return err == nil }
 
 func waitFor(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !cond(); runtime.Gosched() {
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for end := time.Now().Add(10 * time.Second); !cond(); <-look.C {
 		if time.Now().After(end) {
 			t.Fatalf("timeout waiting for %s", what)
 		}

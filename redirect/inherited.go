@@ -32,6 +32,9 @@ func (d *Datapath) findInherited() error {
 			continue
 		}
 		socks, err := p.listNow()
+		if errors.Is(err, errNobodyInside) {
+			continue
+		}
 		if err != nil {
 			return err
 		}

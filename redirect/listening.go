@@ -141,10 +141,14 @@ func (d *Datapath) Resync() error {
 				continue
 			}
 		}
-		errs = append(errs, p.recount(table[p.ns.cookie]))
+		if err := p.recount(table[p.ns.cookie]); !errors.Is(err, errNobodyInside) {
+			errs = append(errs, err)
+		}
 	}
 	for _, p := range d.places {
-		errs = append(errs, p.endLost())
+		if err := p.endLost(); !errors.Is(err, errNobodyInside) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(append(errs, d.findInherited())...)
 }

@@ -5,7 +5,6 @@ package redirect
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -264,8 +263,11 @@ func (w *addrWatch) run() {
 func (w *addrWatch) update() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	err := w.ns.do(func() (err error) {
-		w.list, err = localPrefixes()
+	err := w.ns.do(func() error {
+		list, err := localPrefixes()
+		if err == nil {
+			w.list = list
+		}
 		return err
 	})
 	for _, f := range w.followers {
@@ -274,7 +276,7 @@ func (w *addrWatch) update() {
 		}
 	}
 	switch {
-	case errors.Is(err, fs.ErrNotExist): // the namespace is going, and nobody is in it
+	case errors.Is(err, errNobodyInside):
 		w.log.Debug("update local addresses", "error", err)
 	case err != nil:
 		w.log.Error("update local addresses", "error", err)
@@ -300,6 +302,9 @@ func routeChanges() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "rtnetlink"), nil
 }
 
+// dumps is how often a table is read that changes while it is read.
+const dumps = 20
+
 // localPrefixes reads the table of local routes of the calling thread's namespace,
 // which is what Linux itself asks whether an address is its own.
 func localPrefixes() ([]netip.Prefix, error) {
@@ -315,7 +320,13 @@ func localPrefixes() ([]netip.Prefix, error) {
 		return nil, fmt.Errorf("list local addresses: %w", err)
 	}
 	defer h.Close()
-	rs, err := h.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	var rs []netlink.Route
+	for range dumps {
+		rs, err = h.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list local addresses: %w", err)
 	}

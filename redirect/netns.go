@@ -3,6 +3,7 @@
 package redirect
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"runtime"
@@ -34,6 +35,10 @@ type namespace struct {
 	inode  uint64
 }
 
+// errNobodyInside is of a namespace that is known, but has neither its path nor a
+// process any more: it is going.
+var errNobodyInside = errors.New("nobody is in the network namespace any more")
+
 // do runs f on a thread inside the namespace. A path that has come to name
 // another namespace is an error.
 func (n namespace) do(f func() error) error {
@@ -57,6 +62,8 @@ func (n namespace) enter(f func() error) error {
 		// The path is gone, or another namespace's now. A task inside will do.
 		if task, ok := taskIn(n.inode); ok {
 			err = n.enterBy(task)
+		} else {
+			err = fmt.Errorf("%w: %w", errNobodyInside, err)
 		}
 	}
 	if err != nil {
