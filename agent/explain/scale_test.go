@@ -96,3 +96,25 @@ func TestDiffScale(t *testing.T) {
 		}
 	}
 }
+
+// TestReviewScale looks for rules that change nothing among 200 policies.
+func TestReviewScale(t *testing.T) {
+	set := services(t, 200, func(i int, text string) string {
+		if i == 17 {
+			return text + "  - toPorts: [{ports: [{port: \"25\", protocol: TCP}]}]\n"
+		}
+		return text
+	})
+	begin := time.Now()
+	warnings := Review(set.policies, nil)
+	t.Logf("%d warnings in %v", len(warnings), time.Since(begin))
+	found := 0
+	for _, w := range warnings {
+		if w.Origin.File == "s17.yaml" && strings.Contains(w.String(), "egressDeny[1]: shadowed: n1/s17[egressDeny 0]") {
+			found++
+		}
+	}
+	if found != 1 {
+		t.Errorf("%q", warnings)
+	}
+}

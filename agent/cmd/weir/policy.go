@@ -37,20 +37,37 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 }
 
 func policyValidateCommand() *cobra.Command {
-	return &cobra.Command{
+	var configuration string
+	cmd := &cobra.Command{
 		Use:   "validate FILE...",
 		Short: "Read policy files and say everything that is wrong with them",
 		Long: `Read policy files, and directories of them, and say everything that is wrong with
-them: file:line:column, the field, why, and what to write instead. Warnings are about
-what means what it says and is perhaps not meant.
+them: file:line:column, the field, why, and what to write instead.
+
+Warnings are about what means what it says and is perhaps not meant: paths and names that
+match less, or more, than they seem to; rules that change nothing because others shadow
+them, or because nothing that they deny is allowed; with --config also selectors that select
+nobody of that configuration.
 
 Exit status: 0 if every file can be loaded, 1 if one cannot, 2 for wrong usage.`,
-		Example:               "  weir policy validate policy.yaml",
+		Example: `  weir policy validate policy.yaml
+  weir policy validate --config agent.yaml policies`,
 		Args:                  usageArgs(cobra.MinimumNArgs(1)),
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var c *config.Config
+			if configuration != "" {
+				var err error
+				if c, err = config.Load(configuration); err != nil {
+					return &exitError{code: 2, err: err}
+				}
+			}
 			files := explain.Load(args)
-			_, warnings, err := explain.Join(files)
+			policies, warnings, err := explain.Join(files)
+			if err == nil {
+				warnings = append(warnings, explain.Review(policies, c)...)
+			}
+			explain.SortWarnings(warnings)
 			warn(cmd, warnings)
 			for _, f := range files {
 				if f.Err == nil {
@@ -63,6 +80,8 @@ Exit status: 0 if every file can be loaded, 1 if one cannot, 2 for wrong usage.`
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&configuration, "config", "", "configuration `FILE` of the agent, for its workloads, addresses and namespaces")
+	return cmd
 }
 
 // readPolicies reads the files that a command names and, unless its name is empty, a
