@@ -1,6 +1,7 @@
 package cnp
 
 import (
+	"github.com/weir-proxy/weir/l7rules/match"
 	"github.com/weir-proxy/weir/l7rules/strictyaml"
 )
 
@@ -42,9 +43,10 @@ var (
 // reader collects what is found in one file.
 type reader struct {
 	strictyaml.Reader
-	cost int // of the patterns so far
+	patterns map[string]*match.Pattern // by what is written
+	cost     int                       // of patterns
 }
 
 func newReader(filename string) *reader {
-	return &reader{Reader: strictyaml.Reader{File: filename, MaxLen: MaxFileLen}}
+	return &reader{Reader: strictyaml.Reader{File: filename, MaxLen: MaxFileLen}, patterns: map[string]*match.Pattern{}}
 }

@@ -141,6 +141,10 @@ func (r *reader) pattern(o *object, name, path string) *match.Pattern {
 	if r.cost > maxCost {
 		return nil // said once
 	}
+	p, ok := r.patterns[s]
+	if ok {
+		return p // many rules have the same method
+	}
 	p, err := match.Compile(s)
 	if err != nil {
 		hint := ""
@@ -157,6 +161,7 @@ func (r *reader) pattern(o *object, name, path string) *match.Pattern {
 		r.Errorf(n.Pos, at, "the regular expressions of this file are too large together: split the file")
 		return nil
 	}
+	r.patterns[s] = p
 	return p
 }
 

@@ -54,12 +54,13 @@ func (r *reader) networkPolicy(n *node, path string, d *document) {
 		items, _ := r.List(o.Get(l.name), at)
 		if len(items) > 0 && !p.Closes[l.dir] {
 			r.Warnf(o.Get(l.name).Pos, at, "no effect: policyTypes does not name it")
-			continue
 		}
 		for i, item := range items {
 			rule := l7rules.Rule{Direction: l.dir, Index: i, Origin: r.Origin(item.Pos)}
 			r.networkRule(item, index(at, i), l.peers, &rule, d)
-			p.Rules = append(p.Rules, rule)
+			if p.Closes[l.dir] {
+				p.Rules = append(p.Rules, rule)
+			}
 		}
 	}
 }

@@ -164,15 +164,18 @@ func (r *reader) kindOf(n *node, d *document) bool {
 	}
 	version, at, ok := read("apiVersion")
 	name, kindAt, kindOK := read("kind")
-	if !ok || !kindOK {
-		return false
-	}
 	var names []string
 	for _, k := range kinds {
 		if k.name == name {
 			d.kind = k
 		}
 		names = append(names, k.name)
+	}
+	if !ok && kindOK && d.version != "" {
+		r.Last().Text += ": write " + d.version
+	}
+	if !ok || !kindOK {
+		return false
 	}
 	switch near := nearest(name, names); {
 	case d.kind.name != "" && d.version != version:
