@@ -386,10 +386,13 @@ func (r *rig) command(ns, cg string, args ...string) *exec.Cmd {
 	}
 	exe := binary(r.t)
 	cmd := exec.Command(exe, args...)
-	if ns != "" {
+	var nobody *syscall.Credential
+	if ns == "" {
+		nobody = &syscall.Credential{Uid: 65534, Gid: 65534}
+	} else {
 		cmd = exec.Command("nsenter", append([]string{"--net=" + ns, "-S", "65534", "-G", "65534", exe}, args...)...)
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Credential: nobody}
 	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // the race detector waits a second at the end of each
 	return cmd
 }
@@ -709,36 +712,6 @@ func TestConnectionsEnd(t *testing.T) {
 	r.setWorkloads(w[1])
 	if l, _ := said.ReadString('\n'); l != "ended\n" {
 		t.Errorf("client: %s", l)
-	}
-}
-
-// A workload whose processes could get past us is cut off, unless the configuration
-// says that it knows.
-func TestUnconfined(t *testing.T) {
-	r := newRig(t)
-	ns := namespace(t)
-	cmd := exec.Command("nsenter", "--net="+ns, "sleep", "1000") // root, with every capability
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { cmd.Process.Kill(); cmd.Wait() }()
-	w := Workload{Name: "default/server", Labels: labels(t, "app=server"), Netns: ns}
-	waitFor(t, "the process to be there", func() bool { return len(powersByNamespace()[inode(t, ns)]) > 0 })
-	err := r.a.SetWorkloads([]Workload{w})
-	if err == nil || !strings.Contains(err.Error(), "CAP_NET_ADMIN") || !strings.Contains(err.Error(), "unconfined: true") {
-		t.Errorf("refusal: %v", err)
-	}
-	if s := r.a.Status().Endpoints[0]; s.State != Refused {
-		t.Errorf("status %+v", s)
-	}
-	r.serve(ns, r.cg, ":8080")
-	if got := r.get(ns, r.cg, "GET", "http://192.0.2.1:8080/"); got != "connection refused" {
-		t.Errorf("it reaches others: %s", got)
-	}
-	w.Unconfined = true
-	r.setWorkloads(w)
-	if s := r.a.Status().Endpoints[0]; s.State != Unconfined {
-		t.Errorf("status %+v", s)
 	}
 }
 

@@ -28,7 +28,7 @@ type Workload struct {
 	PID    int    // the network namespace of that process
 	Cgroup string // path below the cgroup root, such as /system.slice/orders.service
 	// Unconfined allows it to have processes that can change packets after every
-	// socket hook: CAP_NET_ADMIN, CAP_NET_RAW or CAP_BPF in its namespace.
+	// socket hook: CAP_NET_ADMIN, CAP_NET_RAW or CAP_BPF over its network namespace.
 	Unconfined bool
 }
 
@@ -268,20 +268,15 @@ func (a *Agent) relabel(e *endpoint, w Workload) error {
 }
 
 // weigh cuts off newcomers whose processes could get past us, unless the
-// configuration knows. Those who come to such powers later are only warned about: an
-// operator who looks into a namespace as root must not stop what runs there. The
-// caller holds a.mu.
+// configuration knows. The caller holds a.mu.
 func (a *Agent) weigh(come []*endpoint) error {
-	if len(come) == 0 {
+	if len(come) == 0 || a.cfg.CutWithProxy { // whoever has only one workload confines it himself
 		return nil
 	}
 	var errs []error
-	all := powersByNamespace()
+	all := a.powersOf(lookAtProcesses())
 	for _, e := range come {
-		if e.w.Cgroup != "" {
-			continue
-		}
-		if e.powers = all[e.handle]; len(e.powers) > 0 && !e.w.Unconfined {
+		if e.powers = all[e]; len(e.powers) > 0 && !e.w.Unconfined {
 			e.cut = true
 			err := fmt.Errorf("workload %s: %s: everything is denied to it; take them from it, or name it `unconfined: true`", e.w.Name, e.powers)
 			errs = append(errs, err)
@@ -292,23 +287,32 @@ func (a *Agent) weigh(come []*endpoint) error {
 }
 
 // weighAgain looks at the processes of all workloads, and reports whether somebody's
-// verdict changes with that. The caller holds a.mu.
+// verdict changes with that. A namespace that comes to powers later is only warned
+// about: an operator who looks into it as root must not stop what runs there. Into a
+// cgroup nobody comes by looking: it is cut off when it is found so twice, since
+// a service manager starts a process inside before it takes its powers away. The caller
+// holds a.mu.
 func (a *Agent) weighAgain() bool {
-	all := powersByNamespace()
+	all := a.powersOf(lookAtProcesses())
 	changed := false
 	for name, e := range a.active {
-		if e.w.Cgroup != "" {
-			continue
-		}
-		p := all[e.handle]
-		if len(p) > len(e.powers) && !e.w.Unconfined && !e.cut {
-			a.log.Warn("workload is not confined: "+p.String(), "workload", name)
-		}
+		p, before := all[e], e.powers
 		e.powers = p
-		if e.cut && len(p) == 0 {
+		switch {
+		case e.w.Unconfined:
+		case e.cut && len(p) == 0:
 			a.log.Info("workload is confined now, and judged by its policies", "workload", name)
 			e.cut, changed = false, true
 			delete(a.refused, name)
+		case e.cut || len(p) == 0:
+		case e.w.Cgroup != "" && len(before) > 0:
+			a.log.Error("workload is cut off: "+p.String(), "workload", name)
+			e.cut, changed = true, true
+			a.refused[name] = p.String()
+		case e.w.Cgroup != "":
+			poke(a.soon)
+		case len(p) > len(before):
+			a.log.Warn("workload is not confined: "+p.String(), "workload", name)
 		}
 	}
 	return changed
