@@ -35,8 +35,7 @@ type Who struct {
 	selector *identity.Selector // of endpoints and declared addresses
 	prefix   netip.Prefix
 	name     *match.Name      // of addresses outside
-	labels   *identity.Labels // exactly one known end
-	declared bool
+	labels   *identity.Labels // of something known, and of whatever policies cannot tell from it
 }
 
 func (w *Who) String() string {
@@ -213,7 +212,7 @@ func parseWho(s string, destination bool, known Known) (Who, error) {
 	}
 	for i := range known.Addresses {
 		if known.Addresses[i].Name == s && destination {
-			w.labels, w.declared = &known.Addresses[i].Labels, true
+			w.labels = &known.Addresses[i].Labels
 			return w, nil
 		}
 	}

@@ -247,7 +247,7 @@ func (s *space) members(w *Who, selectors []identity.Selector) set {
 func (w *Who) has(e *End, selectors []identity.Selector) bool {
 	switch {
 	case w.labels != nil:
-		return e.ID.IsEndpoint() && e.Declared == w.declared && signature(selectors, e.Labels).key() == signature(selectors, *w.labels).key()
+		return e.ID.IsEndpoint() && signature(selectors, e.Labels).key() == signature(selectors, *w.labels).key()
 	case w.selector != nil:
 		return e.ID.IsEndpoint() && w.selector.Matches(e.Labels)
 	case w.name != nil:
