@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -29,6 +30,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"connections":  cmdConnections,
 	"as-nobody":    cmdAsNobody,
 	"nothing-left": cmdNothingLeft,
+	"in-readme":    cmdInReadme,
 }
 
 // originsKey finds the origins of a script, by name.
@@ -142,5 +144,16 @@ func cmdNothingLeft(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if len(left) > 0 {
 		ts.Fatalf("left behind:\n%s", strings.Join(left, "\n"))
+	}
+}
+
+// in-readme FILE fails unless the project's README shows the text of a file.
+func cmdInReadme(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: in-readme FILE")
+	}
+	readme := ts.ReadFile(filepath.Join(ts.Getenv("CODE"), "../README.md"))
+	if !strings.Contains(readme, ts.ReadFile(args[0])) {
+		ts.Fatalf("README.md does not show what is in %s", args[0])
 	}
 }
