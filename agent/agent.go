@@ -68,8 +68,7 @@ type Agent struct {
 	blocked   map[string]redirect.EndpointConfig // workloads that could not be put under policy
 	byID      map[uint32]*endpoint
 	nextID    uint32
-	prefixes  map[netip.Prefix]identity.ID
-	nextLocal identity.ID
+	prefixes  identity.Prefixes // that policies name
 	resolved  *l7rules.Resolver // what is in force, or was to be
 	known     *peers            // its peers
 	denyAll   *l7rules.EndpointPolicy
@@ -90,20 +89,18 @@ func Start(cfg Config) (*Agent, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Agent{
-		cfg:       cfg,
-		log:       cfg.Log,
-		moved:     make(chan struct{}, 1),
-		soon:      make(chan struct{}, 1),
-		since:     time.Now(),
-		wanted:    map[string]Workload{},
-		active:    map[string]*endpoint{},
-		refused:   map[string]string{},
-		blocked:   map[string]redirect.EndpointConfig{},
-		byID:      map[uint32]*endpoint{},
-		prefixes:  map[netip.Prefix]identity.ID{},
-		nextLocal: identity.FirstLocal,
-		resolved:  &l7rules.Resolver{},
-		denyAll:   l7rules.DenyAll(),
+		cfg:      cfg,
+		log:      cfg.Log,
+		moved:    make(chan struct{}, 1),
+		soon:     make(chan struct{}, 1),
+		since:    time.Now(),
+		wanted:   map[string]Workload{},
+		active:   map[string]*endpoint{},
+		refused:  map[string]string{},
+		blocked:  map[string]redirect.EndpointConfig{},
+		byID:     map[uint32]*endpoint{},
+		resolved: &l7rules.Resolver{},
+		denyAll:  l7rules.DenyAll(),
 	}
 	var err error
 	a.kernel, err = redirect.Open(redirect.Config{

@@ -5,6 +5,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -56,46 +57,39 @@ func (a *Agent) endpoints() []*endpoint {
 // peers have their rows before an address leads to them, and peers that go keep
 // theirs until none does. The caller holds a.mu.
 func (a *Agent) apply(resolved *l7rules.Resolver) error {
-	old := a.prefixes
-	a.prefixes = map[netip.Prefix]identity.ID{}
+	wanted := map[netip.Prefix]bool{}
 	for _, e := range a.endpoints() {
 		p := resolved.Policy(e.w.Labels)
 		for _, dir := range []flow.Direction{flow.Egress, flow.Ingress} {
 			for _, prefix := range p.Prefixes(dir) {
-				if _, ok := a.prefixes[prefix]; ok {
-					continue
-				}
-				id, ok := old[prefix]
-				if !ok {
-					id = a.nextLocal
-					a.nextLocal++
-				}
-				a.prefixes[prefix] = id
+				wanted[prefix.Masked()] = true
 			}
 		}
 	}
-	now, both := a.peers(), a.peers()
-	gone := false
-	for prefix, id := range old {
-		if _, ok := a.prefixes[prefix]; !ok {
-			both.byID[id] = l7rules.Peer{ID: id, Prefix: prefix}
-			gone = true
-		}
-	}
-	if err := a.write(resolved, both); err != nil {
-		return err
-	}
+	before := a.prefixes.All()
 	list := worldPrefixes()
-	for prefix, id := range a.prefixes {
+	for _, prefix := range slices.SortedFunc(maps.Keys(wanted), netip.Prefix.Compare) {
+		id, ok := before[prefix]
+		if !ok {
+			var err error
+			if id, err = a.prefixes.Acquire(prefix); err != nil {
+				return err
+			}
+		}
 		list = append(list, redirect.PeerPrefix{Prefix: prefix, Identity: id})
+	}
+	if err := a.write(resolved, a.peers()); err != nil {
+		return err
 	}
 	if err := a.kernel.SetPrefixes(list); err != nil {
 		return err
 	}
-	if gone {
-		return a.write(resolved, now)
+	for prefix := range before {
+		if !wanted[prefix] {
+			a.prefixes.Release(prefix)
+		}
 	}
-	return nil
+	return a.write(resolved, a.peers())
 }
 
 // peers are all that the kernel can tell apart. The caller holds a.mu.
@@ -105,7 +99,7 @@ func (a *Agent) peers() *peers {
 	for id, ls := range labels {
 		p.byID[id] = l7rules.Peer{ID: id, Labels: ls}
 	}
-	for prefix, id := range a.prefixes {
+	for prefix, id := range a.prefixes.All() {
 		p.byID[id] = l7rules.Peer{ID: id, Prefix: prefix}
 	}
 	return p

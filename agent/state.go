@@ -133,7 +133,7 @@ func (a *Agent) identityStatus() []IdentityStatus {
 		}
 		list = append(list, st)
 	}
-	for p, id := range a.prefixes {
+	for p, id := range a.prefixes.All() {
 		list = append(list, IdentityStatus{ID: uint32(id), Kind: KindPrefix, Labels: labelTexts(id.Labels()), CIDRs: []string{p.String()}})
 	}
 	slices.SortFunc(list, func(x, y IdentityStatus) int { return cmp.Compare(x.ID, y.ID) })
