@@ -135,7 +135,7 @@ func (rs *Ruleset) add(p *PortRule, deny bool, dec Decision) {
 		http, names, kafka = &rs.deny, &rs.denyNames, &rs.denyKafka
 	}
 	for i := range p.HTTP {
-		*http = append(*http, newHTTPRule(&p.HTTP[i], dec))
+		*http = append(*http, newHTTPRule(&p.HTTP[i], &dec))
 	}
 	for _, list := range [][]NameRule{p.DNS, p.TLS} {
 		for _, n := range list {

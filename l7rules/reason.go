@@ -32,17 +32,11 @@ func clip[T string | []byte](v T) string {
 // one whose first field that differs comes last.
 func (rs *Ruleset) explainHTTP(r *HTTPRequest) string {
 	what := "no rule allows " + clip(r.Method) + " " + clip(r.Path)
-	best, nearest := -1, -1
-	for i := range rs.allow {
-		if n := rs.allow[i].matched(r); n > best {
-			best, nearest = n, i
-		}
-	}
-	if nearest < 0 {
+	h, matched := rs.nearest(r)
+	if h == nil {
 		return what
 	}
-	h := &rs.allow[nearest]
-	return what + "; nearest " + h.decision.Policy + ": " + h.differs(r, best)
+	return what + "; nearest " + h.decision.Policy + ": " + h.differs(r, matched)
 }
 
 // matched counts the fields that match before the first one that does not.

@@ -2,6 +2,7 @@ package l7rules
 
 import (
 	"bytes"
+	"sync"
 
 	"github.com/weir-proxy/weir/l7rules/flow"
 	"github.com/weir-proxy/weir/l7rules/match"
@@ -25,6 +26,9 @@ type Ruleset struct {
 	denied  *Decision // a rule without request rules would refuse the peer, but its policy only audits
 	audited bool      // only policies that audit close the direction
 	lenient bool      // NeverRefuses
+
+	once  sync.Once
+	index *httpIndex // of deny and allow, where they are many; see http_rules.go
 }
 
 // httpRule is an HTTPRule prepared for matching: what it decides is made
@@ -33,7 +37,7 @@ type httpRule struct {
 	method, path, host *match.Pattern
 	headers, log       []headerMatch
 	grpc               string
-	decision           Decision
+	decision           *Decision // shared by the rules of one list
 }
 
 type headerMatch struct {
@@ -108,23 +112,16 @@ func (rs *Ruleset) Decide(req flow.Request) Decision {
 
 func (rs *Ruleset) decideHTTP(r *HTTPRequest) Decision {
 	var deny, allow *Decision
-	for i := range rs.deny {
-		if rs.deny[i].matches(r) {
-			deny = &rs.deny[i].decision
-			break
-		}
+	denying, allowing := rs.first(r)
+	if denying != nil {
+		deny = denying.decision
 	}
-	if rs.all == nil {
-		for i := range rs.allow {
-			if rs.allow[i].matches(r) {
-				allow = &rs.allow[i].decision
-				if len(rs.allow[i].log) > 0 && deny == nil {
-					d := *allow
-					d.Reason = rs.allow[i].logged(r)
-					allow = &d
-				}
-				break
-			}
+	if allowing != nil {
+		allow = allowing.decision
+		if len(allowing.log) > 0 && deny == nil {
+			d := *allow
+			d.Reason = allowing.logged(r)
+			allow = &d
 		}
 	}
 	d, ok := rs.settle(deny, allow)
@@ -162,7 +159,7 @@ func (rs *Ruleset) settle(deny, allow *Decision) (d Decision, ok bool) {
 	return *allow, true
 }
 
-func newHTTPRule(r *HTTPRule, d Decision) httpRule {
+func newHTTPRule(r *HTTPRule, d *Decision) httpRule {
 	h := httpRule{method: r.Method, path: r.Path, host: r.Host, grpc: r.GRPC, decision: d}
 	for _, m := range r.Headers {
 		h.headers = append(h.headers, headerMatch{[]byte(m.Name), []byte(m.Value), m.Exact})
@@ -179,6 +176,10 @@ func (h *httpRule) matches(r *HTTPRequest) bool {
 		h.host != nil && !h.host.Match(r.Host) {
 		return false
 	}
+	return h.matchesHeaders(r)
+}
+
+func (h *httpRule) matchesHeaders(r *HTTPRequest) bool {
 	for i := range h.headers {
 		if !h.headers[i].matches(r.Header) {
 			return false

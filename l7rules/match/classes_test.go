@@ -62,7 +62,7 @@ func TestClasses(t *testing.T) {
 // Every short value is in a class, no class is more than its witness shows, and no value
 // is shorter than the witness of its class.
 func TestClassesAreExact(t *testing.T) {
-	alphabet := []string{"a", "b", "/", "\n", "-", "é", "\xc3", "\xa9", "\xe2\x82", "€", "\xf0\x9f\x98", "\xff", "K", "\u212a"}
+	alphabet := []string{"a", "b", "/", "\n", "-", "é", "\xc3", "\xa9", "\xe2\x82", "€", "\xf0\x9f\x98", "\xff", "K", "\u212a", "\ufffd", "\uffff"}
 	var values []string
 	for _, x := range append(alphabet, "") {
 		for _, y := range append(alphabet, "") {

@@ -10,6 +10,7 @@ import (
 	"regexp/syntax"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Limits of one pattern. They bound what a policy file can make us compile.
@@ -44,9 +45,14 @@ type Pattern struct {
 	kind     kind
 	literals [][]byte
 	prefix   []byte // kindPrefix, and what a kindRegexp must begin with
-	dfa      *dfa   // kindRegexp: what ASCII values are decided by; may be nil
-	re       *regexp.Regexp
 	cost     int
+
+	// For kindRegexp, made when they are first asked: where patterns are many, a Set
+	// decides and few ever are.
+	once     sync.Once
+	anchored string
+	dfa      *dfa // what ASCII values are decided by; may be nil
+	re       *regexp.Regexp
 }
 
 // Compile reads an RE2 expression. An empty one matches the empty string only.
@@ -86,12 +92,19 @@ func Compile(source string) (*Pattern, error) {
 		p.kind = kindPrefix
 		return p, nil
 	}
-	p.re, err = regexp.Compile(`\A(?:` + body + `)\z`)
-	if err != nil {
+	p.anchored = `\A(?:` + body + `)\z`
+	if _, err := syntax.Parse(p.anchored, syntax.Perl); err != nil {
 		return nil, err
 	}
-	p.kind, p.dfa = kindRegexp, newDFA(tree)
+	p.kind = kindRegexp
 	return p, nil
+}
+
+// prepare makes what Match runs.
+func (p *Pattern) prepare() {
+	// What parses, compiles.
+	p.re = regexp.MustCompile(p.anchored)
+	p.dfa = newDFA(p.tree())
 }
 
 // String is the expression as it was written.
@@ -136,7 +149,8 @@ func (p *Pattern) Prefix() string {
 	return string(p.prefix)
 }
 
-// Match reports whether the whole of value matches. It does not allocate.
+// Match reports whether the whole of value matches. It does not allocate, the first time
+// apart.
 func (p *Pattern) Match(value []byte) bool {
 	switch p.kind {
 	case kindLiterals:
@@ -149,12 +163,16 @@ func (p *Pattern) Match(value []byte) bool {
 	case kindPrefix:
 		return bytes.HasPrefix(value, p.prefix) && bytes.IndexByte(value[len(p.prefix):], '\n') < 0
 	case kindRegexp:
+		if !bytes.HasPrefix(value, p.prefix) {
+			return false
+		}
+		p.once.Do(p.prepare)
 		if p.dfa != nil {
 			if matched, ok := p.dfa.match(value); ok {
 				return matched
 			}
 		}
-		return bytes.HasPrefix(value, p.prefix) && p.re.Match(value)
+		return p.re.Match(value)
 	}
 	return false
 }

@@ -53,6 +53,7 @@ func TestKinds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		p.once.Do(p.prepare)
 		if got := p.dfa != nil; got != want {
 			t.Errorf("%q: has an automaton %v, want %v", pattern, got, want)
 		}

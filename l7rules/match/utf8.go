@@ -98,7 +98,7 @@ func (s *subsets) partly(set int32, n, rem uint8, lo, hi byte, prefix rune) int3
 	s.budget.work -= 1 + len(steps)/8
 	shift := 6 * int(rem)
 	first := prefix<<shift | rune(lo&0x3F)<<(shift-6)
-	last := prefix<<shift | rune(hi&0x3F)<<(shift-6) | 1<<(shift-6) - 1
+	last := prefix<<shift | rune(hi&0x3F)<<(shift-6) | (1<<(shift-6) - 1)
 	p := partial{n: n, rem: rem, lo: lo, hi: hi, prefix: prefix, to: -1}
 	if t, ok := uniform(steps, first, last); ok {
 		if t == (target{}) && by(steps, utf8.RuneError) == (target{}) {
