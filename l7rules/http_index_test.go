@@ -53,7 +53,7 @@ func TestIndexDecidesAsRuleByRule(t *testing.T) {
 		{"", "h", "x.test", "a.test", "a.test:80"}}
 	sent := [][]HeaderField{nil, {{[]byte("x"), []byte("1")}}, {{[]byte("x"), []byte("2")}}, {{[]byte("x"), []byte("1")}, {[]byte("X"), []byte("2")}}, {{[]byte("X"), []byte("2")}, {[]byte("y"), nil}}}
 	known := map[string]*match.Pattern{}
-	for seed := range uint64(150) {
+	for seed := range uint64(60) {
 		rng := rand.New(rand.NewPCG(seed, 9))
 		pick := func(list []string) string { return list[rng.IntN(len(list))] }
 		rs := &Ruleset{protocol: HTTP}
@@ -104,19 +104,19 @@ func TestIndexDecidesAsRuleByRule(t *testing.T) {
 func TestIndexManyMatches(t *testing.T) {
 	known := map[string]*match.Pattern{}
 	rs := &Ruleset{protocol: HTTP}
-	for i := range 1000 {
+	for i := range 300 {
 		rule := HTTPRule{Method: wellKnown(known, fmt.Sprintf("GET|M%d", i%40)), Path: wellKnown(known, fmt.Sprintf("/.*|P%d", i%50)), Host: wellKnown(known, fmt.Sprintf("h.*|H%d", i)),
 			Headers: []HeaderMatch{{Name: "key", Value: fmt.Sprint(i), Exact: true}}}
 		rs.allow = append(rs.allow, newHTTPRule(&rule, &Decision{Verdict: flow.Forwarded, Policy: fmt.Sprint(i)}))
 	}
-	for i := range 1010 {
+	for i := range 310 {
 		r := &HTTPRequest{Method: []byte("GET"), Path: []byte("/x"), Host: []byte("host"), Header: []HeaderField{{[]byte("Key"), fmt.Append(nil, i)}}}
 		if got, want := rs.Decide(r), decideOneByOne(rs, r); got != want {
 			t.Fatalf("key %d: %+v, one by one %+v", i, got, want)
 		}
 	}
-	r := &HTTPRequest{Method: []byte("GET"), Path: []byte("/x"), Host: []byte("host"), Header: []HeaderField{{[]byte("key"), []byte("999")}}}
-	if n := testing.AllocsPerRun(100, func() { rs.Decide(r) }); n != 0 {
+	r := &HTTPRequest{Method: []byte("GET"), Path: []byte("/x"), Host: []byte("host"), Header: []HeaderField{{[]byte("key"), []byte("299")}}}
+	if n := testing.AllocsPerRun(100, func() { rs.Decide(r) }); n != 0 && slow == 1 { // with the race detector a pool forgets
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -130,11 +130,9 @@ func TestDecideHTTPAllocatesNothing(t *testing.T) {
 					t.Fatalf("%s: %s", shape, r.AppendText(nil))
 				}
 			}
-			if k := testing.AllocsPerRun(n, func() { rs.Decide(requests[k0(requests)]) }); k != 0 {
+			if k := testing.AllocsPerRun(n, func() { rs.Decide(requests[rand.IntN(n)]) }); k != 0 && slow == 1 {
 				t.Errorf("%s, %d rules: %v allocations", shape, n, k)
 			}
 		}
 	}
 }
-
-func k0(requests []*HTTPRequest) int { return rand.IntN(len(requests)) }
