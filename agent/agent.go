@@ -52,8 +52,12 @@ type Agent struct {
 	moved  chan struct{} // addresses of endpoints changed
 	soon   chan struct{} // workloads came
 	since  time.Time
+	live   live
+
+	recheckDirect chan struct{} // open connections are to be looked at
 
 	mu        sync.Mutex
+	changed   map[uint32]bool // endpoints whose open connections are
 	policies  []*l7rules.Policy
 	revision  int
 	applied   time.Time
@@ -89,18 +93,19 @@ func Start(cfg Config) (*Agent, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Agent{
-		cfg:      cfg,
-		log:      cfg.Log,
-		moved:    make(chan struct{}, 1),
-		soon:     make(chan struct{}, 1),
-		since:    time.Now(),
-		wanted:   map[string]Workload{},
-		active:   map[string]*endpoint{},
-		refused:  map[string]string{},
-		blocked:  map[string]redirect.EndpointConfig{},
-		byID:     map[uint32]*endpoint{},
-		resolved: &l7rules.Resolver{},
-		denyAll:  l7rules.DenyAll(),
+		cfg:           cfg,
+		log:           cfg.Log,
+		moved:         make(chan struct{}, 1),
+		soon:          make(chan struct{}, 1),
+		recheckDirect: make(chan struct{}, 1),
+		since:         time.Now(),
+		wanted:        map[string]Workload{},
+		active:        map[string]*endpoint{},
+		refused:       map[string]string{},
+		blocked:       map[string]redirect.EndpointConfig{},
+		byID:          map[uint32]*endpoint{},
+		resolved:      &l7rules.Resolver{},
+		denyAll:       l7rules.DenyAll(),
 	}
 	var err error
 	a.kernel, err = redirect.Open(redirect.Config{
@@ -212,7 +217,10 @@ func (a *Agent) inbound(r *redirect.Redirected) *proxy.Inbound {
 		in.Protocol = entry.Rules.Protocol()
 		in.Lenient = v.audit || entry.Rules.NeverRefuses()
 		in.Judge = e.judge(r.Direction, r.Peer, r.Original.Port())
-		a.judgeReceiver(in, r, e)
+		c := liveOf(r, e, v, in.Source, in.Destination)
+		a.judgeReceiver(in, r, e, c)
+		in.Track = func(reset func()) func() { return a.live.track(a, c, reset) }
+		in.Hold = func(req flow.Request) { c.hold(a, req) }
 	}
 	return in
 }
@@ -220,7 +228,7 @@ func (a *Agent) inbound(r *redirect.Redirected) *proxy.Inbound {
 // judgeReceiver has a connection judged for its receiver as well, if that is a
 // workload here whose rules want a look at requests or let nobody in: one connection
 // through one proxy. What the kernel can allow alone is left to it.
-func (a *Agent) judgeReceiver(in *proxy.Inbound, r *redirect.Redirected, sender *endpoint) {
+func (a *Agent) judgeReceiver(in *proxy.Inbound, r *redirect.Redirected, sender *endpoint, c *liveConn) {
 	id := r.Receiver()
 	if id == 0 || id == sender.id {
 		return
@@ -239,6 +247,7 @@ func (a *Agent) judgeReceiver(in *proxy.Inbound, r *redirect.Redirected, sender 
 	in.Lenient = in.Lenient && (v.audit || entry.Action == l7rules.ActionRedirect && entry.Rules.NeverRefuses())
 	r.JudgesFor(id)
 	in.JudgeReceiver = e.judge(flow.Ingress, sender.identity, r.Original.Port())
+	c.sides = append(c.sides, side{e: e, seen: v, dir: flow.Ingress, peer: sender.identity, port: r.Original.Port()})
 }
 
 // parties names both ends. The caller holds a.mu.

@@ -49,6 +49,9 @@ func TestMain(m *testing.M) {
 		case "hold":
 			hold(os.Args[2], os.Args[3])
 			return
+		case "keep", "upgrade":
+			keep(os.Args[2], os.Args[1] == "upgrade")
+			return
 		}
 	}
 	code := m.Run()
@@ -67,6 +70,15 @@ func serve(addr string) {
 	}
 	fmt.Println("up")
 	http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "echo" {
+			c, _, err := w.(http.Hijacker).Hijack()
+			if err == nil {
+				io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+				io.Copy(c, c)
+				c.Close()
+			}
+			return
+		}
 		fmt.Fprintf(w, "%s %s from %s", r.Method, r.URL.Path, r.RemoteAddr)
 	}))
 }
@@ -142,6 +154,7 @@ type rig struct {
 	bpffs string
 	dirs  map[string]*os.File // cgroups that processes were started in
 
+	skip    func(*flow.Record) bool // records that are not kept; nil is none
 	mu      sync.Mutex
 	records []flow.Record
 }
@@ -216,6 +229,9 @@ func removeTree(dir string) {
 }
 
 func (r *rig) sink(rec *flow.Record) {
+	if r.skip != nil && r.skip(rec) {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := *rec

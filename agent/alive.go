@@ -38,6 +38,9 @@ func (a *Agent) lookAfter(ctx context.Context) {
 				a.log.Error("update addresses of workloads", "error", err)
 			}
 			continue
+		case <-a.recheckDirect:
+			a.revokeDirect()
+			continue
 		case <-events:
 			wait = settle
 		case <-a.soon:

@@ -28,6 +28,7 @@ func (a *Agent) SetPolicies(list []*l7rules.Policy) error {
 	if err := a.apply(resolved); err != nil {
 		return errors.Join(err, a.refresh()) // the old ones again
 	}
+	a.revoke()
 	a.policies = list
 	a.revision++
 	a.applied = time.Now()
@@ -121,6 +122,7 @@ func (a *Agent) write(resolved *l7rules.Resolver, now *peers) error {
 		if e.written != nil && v == *e.written {
 			continue
 		}
+		a.noteChange(e, &v)
 		e.verdicts.Store(&v)
 		if e.kernel == nil {
 			continue // about to be added
@@ -146,7 +148,11 @@ func (a *Agent) refresh() error {
 	if err != nil {
 		return err
 	}
-	return a.apply(resolved)
+	if err := a.apply(resolved); err != nil {
+		return err
+	}
+	a.revoke()
+	return nil
 }
 
 // SetAddresses replaces the declared addresses.

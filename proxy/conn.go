@@ -35,6 +35,9 @@ func (s *Server) serveConn(ctx context.Context, in *Inbound) {
 	}
 	defer s.leave(endpoint)
 	defer context.AfterFunc(ctx, func() { sess.end(true) })()
+	if in.Track != nil {
+		defer in.Track(func() { sess.end(true) })()
+	}
 	if in.Gone != nil {
 		defer context.AfterFunc(in.Gone, func() { sess.end(true) })()
 	}
@@ -55,6 +58,7 @@ func (s *Server) newSession(in *Inbound) *Session {
 		dial:     in.Dial,
 		decide:   in.Judge,
 		accept:   in.JudgeReceiver,
+		hold:     in.Hold,
 		sink:     s.Sink,
 		kind:     wholeKind,
 		buffers:  &s.buffers,

@@ -13,6 +13,7 @@ func Opaque(ctx context.Context, s *Session) error {
 	if d := s.Decide(nil); !d.Allowed() {
 		return errRefused
 	}
+	s.Hold(nil)
 	up, err := s.Dial(ctx)
 	if err != nil {
 		s.Refuse(flow.Error, err.Error(), nil)

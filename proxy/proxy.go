@@ -49,6 +49,12 @@ type Inbound struct {
 	// sender, where both are on this machine; nil where the receiver is not judged
 	// here.
 	JudgeReceiver func(flow.Request) l7rules.Decision
+	// Track is told how to reset the connection before a byte of it is read, and returns
+	// what is to be called when it has ended; nil is none.
+	Track func(reset func()) (ended func())
+	// Hold is told when the connection has become one request's for good, as after an
+	// upgrade, or nobody's (nil): its bytes are not looked at any more. nil is none.
+	Hold func(flow.Request)
 	// Gone ends the connection with a RST on both sides when it is done: its endpoint
 	// is not there any more. nil is never.
 	Gone context.Context

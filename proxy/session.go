@@ -29,6 +29,7 @@ type Session struct {
 	dial   func(context.Context) (*net.TCPConn, error)
 	decide func(flow.Request) l7rules.Decision
 	accept func(flow.Request) l7rules.Decision // the receiver's side; may be nil
+	hold   func(flow.Request)
 	record flow.Record                         // reused for every decision of this session
 	sink   flow.Sink
 
@@ -67,6 +68,15 @@ func (s *Session) Decide(req flow.Request) l7rules.Decision {
 	s.write(d, req)
 	s.record.Direction = own
 	return d
+}
+
+// Hold says that all that follows on the connection belongs to a request that was let
+// through, and is not looked at: if the request is not allowed any more the connection is
+// reset. nil is a connection that was judged as a whole. req is kept.
+func (s *Session) Hold(req flow.Request) {
+	if s.hold != nil {
+		s.hold(req)
+	}
 }
 
 // Refuse leaves the record of something that was refused without being judged,

@@ -25,6 +25,7 @@ func sniff(looks func(first []byte) bool, h Handler) Handler {
 		if d := s.Decide(nil); !d.Allowed() {
 			return errRefused
 		}
+		s.Hold(nil)
 		return Tunnel(s, up)
 	}
 }

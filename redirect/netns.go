@@ -72,6 +72,40 @@ func (n namespace) enter(f func() error) error {
 	return f()
 }
 
+// doNow is do, except that a namespace whose path is gone is looked for in paths, by inode,
+// instead of in every process.
+func (n namespace) doNow(paths func() map[uint64]string, f func() error) error {
+	if n.path == "" {
+		return f()
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // as in do
+		err := n.enterBy(n.path)
+		if err != nil {
+			err = n.enterBy(paths()[n.inode])
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// taskPaths finds the network namespaces of all processes.
+func taskPaths() map[uint64]string {
+	paths := map[uint64]string{}
+	procs, _ := filepath.Glob("/proc/[0-9]*/ns/net")
+	for _, p := range procs {
+		var st unix.Stat_t
+		if unix.Stat(p, &st) == nil {
+			paths[st.Ino] = p
+		}
+	}
+	return paths
+}
+
 func (n namespace) enterBy(path string) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -71,6 +71,21 @@ func destroy(s tcpSocket) error {
 	return err
 }
 
+// orphan reports whether nobody has a socket any more: the kernel ends its connection.
+func (s tcpSocket) orphan() bool { return s.inode == 0 }
+
+// now is what has become of a socket; ENOENT if it is gone.
+func (s tcpSocket) now() (tcpSocket, error) {
+	list, err := ask(diagRequest{family: s.family, proto: unix.IPPROTO_TCP, states: ^uint32(0), id: s.id}, 0)
+	if err == nil && len(list) != 1 {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		return tcpSocket{}, err
+	}
+	return list[0], nil
+}
+
 // Attributes and layout of inet_diag (linux/inet_diag.h).
 const (
 	diagSkV6Only = 11
@@ -96,8 +111,12 @@ func (r diagRequest) Serialize() []byte {
 }
 
 func diag(family uint8, states uint32) ([]tcpSocket, error) {
-	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-	req.AddData(diagRequest{family: family, proto: unix.IPPROTO_TCP, states: states})
+	return ask(diagRequest{family: family, proto: unix.IPPROTO_TCP, states: states}, unix.NLM_F_DUMP)
+}
+
+func ask(what diagRequest, flags int) ([]tcpSocket, error) {
+	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, flags)
+	req.AddData(what)
 	msgs, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
 	if err != nil {
 		return nil, err

@@ -35,12 +35,13 @@ type conn struct {
 	up      *proxy.Stream // nil until the first allowed request
 	in, out proxy.Buffer  // from the client, from the upstream
 
-	req      request
-	reqBody  framer
-	resp     response
-	respBody framer
-	answered bool   // bytes of the final response went to the client
-	scratch  []byte // for answers of the proxy's own
+	req       request
+	reqBody   framer
+	resp      response
+	respBody  framer
+	upgrading *l7rules.HTTPRequest // a copy of req, if it asks for another protocol
+	answered  bool                 // bytes of the final response went to the client
+	scratch   []byte               // for answers of the proxy's own
 
 	turn     func() bool      // serve
 	parsed   int              // bytes of c.in that hold no whole head
@@ -247,6 +248,10 @@ func (c *conn) send(ctx context.Context) error {
 	if c.req.size != c.req.read {
 		copy(b[c.req.size:], b[c.req.read:c.req.read+out])
 	}
+	c.upgrading = nil
+	if c.req.upgrade {
+		c.upgrading = clone(&c.req.HTTPRequest)
+	}
 	c.in.Consume(c.req.read + used)
 	p := b[:c.req.size+out]
 	if c.reqBody.done && !c.upHup.Load() {
@@ -306,4 +311,13 @@ func (c *conn) release() {
 	c.stopUpload()
 	c.in.Release()
 	c.out.Release()
+}
+
+// clone copies a request out of the buffer.
+func clone(r *l7rules.HTTPRequest) *l7rules.HTTPRequest {
+	c := &l7rules.HTTPRequest{Proto: r.Proto, Method: bytes.Clone(r.Method), Path: bytes.Clone(r.Path), Host: bytes.Clone(r.Host)}
+	for _, h := range r.Header {
+		c.Header = append(c.Header, l7rules.HeaderField{Name: bytes.Clone(h.Name), Value: bytes.Clone(h.Value)})
+	}
+	return c
 }

@@ -196,6 +196,7 @@ func (c *conn) clientHungUp() error {
 // byte in both directions: the server has agreed to what an allowed request asked for.
 func (c *conn) tunnel(n int) error {
 	c.answered = true
+	c.s.Hold(c.upgrading)
 	c.client.Unwatch()
 	c.up.Unwatch()
 	c.client.SetReadDeadline(time.Time{})
