@@ -34,7 +34,7 @@ type Comparison struct {
 // same rules make are one, unless each pair shall be listed. The error says that a set
 // contradicts itself, or that there is no answer at all.
 func Diff(older, newer *Set, each bool) (*Comparison, error) {
-	result, err := prove.Diff(older.policies, newer.policies, knownOf(older.config), each)
+	result, err := prove.Diff(older.policies, newer.policies, knownOf(older.config, older.only), each)
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,7 @@ type Query struct {
 type Set struct {
 	policies []*l7rules.Policy
 	config   *config.Config // may be nil
+	only     bool
 	compiled map[string]*l7rules.EndpointPolicy
 	origins  map[string]l7rules.Origin // of rules, by the names that records give them
 }
@@ -52,6 +53,10 @@ func NewSet(policies []*l7rules.Policy, c *config.Config) *Set {
 	}
 	return s
 }
+
+// OnlyKnown takes the configuration at its word: proofs and comparisons look at its
+// workloads and addresses, the host and the world, and at no other endpoint that could be.
+func (s *Set) OnlyKnown() { s.only = true }
 
 // maxCompiled bounds the policies kept by subject.
 const maxCompiled = 1 << 14

@@ -28,7 +28,7 @@ func (p *Proof) Proved() bool { return p.Answer == nil && p.Unknown == "" }
 // Prove answers whether claims hold. An error says what is wrong with a claim, or with the
 // policies taken together.
 func (s *Set) Prove(never, only []string) ([]Proof, error) {
-	known := knownOf(s.config)
+	known := knownOf(s.config, s.only)
 	var claims []*prove.Claim
 	for _, list := range []struct {
 		flag  string

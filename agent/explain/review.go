@@ -15,7 +15,7 @@ import (
 // it also finds selectors that select nobody of it, unless containers are to be discovered:
 // then nobody can know.
 func Review(policies []*l7rules.Policy, c *config.Config) []cnp.Warning {
-	known := knownOf(c)
+	known := knownOf(c, false)
 	if c != nil && c.Docker != nil {
 		known.Workloads = nil
 	}

@@ -12,9 +12,10 @@ import (
 	"github.com/weir-proxy/weir/l7rules/prove"
 )
 
-// knownOf is what a configuration tells a proof of. It may be nil.
-func knownOf(c *config.Config) prove.Known {
-	var k prove.Known
+// knownOf is what a configuration tells a proof of. It may be nil. only says that nobody
+// else is there.
+func knownOf(c *config.Config, only bool) prove.Known {
+	k := prove.Known{Only: only}
 	if c == nil {
 		return k
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/weir-proxy/weir/l7rules/flow"
 	"github.com/weir-proxy/weir/l7rules/match"
 )
 
@@ -13,14 +12,17 @@ import (
 type bench struct {
 	methods, hosts, paths, pathsOrAsterisk, names *domain
 
-	known map[string][]word         // by domain and patterns
-	lists map[string][]flow.Request // by the texts of rules
+	budget int // instructions that automata may still look at
+
+	known map[string][]word      // by domain and patterns
+	lists map[string]requestList // by the texts of rules
 }
 
 func newBench() *bench {
 	return &bench{
+		budget:  maxBudget,
 		methods: methods(), hosts: hosts(), paths: paths(false), pathsOrAsterisk: paths(true), names: hostNames(),
-		known: map[string][]word{}, lists: map[string][]flow.Request{},
+		known: map[string][]word{}, lists: map[string]requestList{},
 	}
 }
 
@@ -33,7 +35,7 @@ func (b *bench) words(d *domain, patterns []string) ([]word, error) {
 	if list, ok := b.known[key]; ok {
 		return list, nil
 	}
-	list, err := words(d, patterns)
+	list, err := words(d, patterns, &b.budget)
 	if err != nil {
 		return nil, err
 	}

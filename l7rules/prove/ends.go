@@ -70,6 +70,8 @@ type Known struct {
 	// Namespaces are the labels of those namespaces whose labels are known, as
 	// everything in them carries them.
 	Namespaces map[string][]identity.Label
+	// Only says that there are no endpoints but Workloads.
+	Only bool
 }
 
 // DeclaredAddress is an address with labels, for destinations only.
@@ -137,9 +139,12 @@ func (d *differences) peers(p *l7rules.Peers) {
 // ends are all kinds of senders and receivers: endpoints, the host, addresses outside, and
 // last, as destinations alone, declared addresses.
 func (d *differences) ends(b *bench, known Known) ([]End, error) {
-	list, err := kinds(d.selectors, known.Namespaces)
-	if err != nil {
-		return nil, err
+	var list []kind
+	if !known.Only {
+		var err error
+		if list, err = kinds(d.selectors, known.Namespaces); err != nil {
+			return nil, err
+		}
 	}
 	var ends []End
 	byKind := map[string]int{}

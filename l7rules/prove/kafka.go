@@ -54,7 +54,7 @@ func kafkaRequests(rules []*l7rules.KafkaRule) ([]flow.Request, error) {
 		}
 	}
 	resources = append(resources, l7rules.KafkaRequest{Resource: l7rules.KafkaNone}, l7rules.KafkaRequest{Resource: l7rules.KafkaCluster})
-	if n := len(keys) * len(versions) * len(clients) * len(resources); n > maxRequests*16 {
+	if n := len(keys) * len(versions) * len(clients) * len(resources); n > maxRequests*4 {
 		return nil, &Unknown{fmt.Sprintf("the kafka rules tell %d kinds of requests apart", n), rules[0].Origin}
 	}
 	var list []flow.Request

@@ -9,8 +9,11 @@ import (
 	"github.com/weir-proxy/weir/identity"
 )
 
-// maxKinds bounds the kinds of endpoints.
-const maxKinds = 1 << 12
+// Bounds of the kinds of endpoints.
+const (
+	maxKinds    = 1 << 12
+	maxKindWork = 100_000_000 // words of bits
+)
 
 // namespaceLabels is what the keys of a namespace's labels begin with on everything in it.
 const namespaceLabels = "io.cilium.k8s.namespace.labels."
@@ -35,6 +38,7 @@ func kinds(selectors []identity.Selector, namespaces map[string][]identity.Label
 		namespace string // where its labels are known
 	}
 	list := []partial{{alive: all(len(selectors))}}
+	work := 0
 	for _, key := range keysOf(selectors) {
 		options := optionsOf(selectors, key, namespaces)
 		general := len(options)
@@ -50,9 +54,12 @@ func kinds(selectors []identity.Selector, namespaces map[string][]identity.Label
 				}
 			}
 		}
-		parts := make([]identity.Selector, len(selectors))
+		parts := map[int]identity.Selector{} // of those that name the key
 		for i, s := range selectors {
 			reqs := slices.DeleteFunc(s.Requirements(), func(r identity.Requirement) bool { return r.Key != key })
+			if len(reqs) == 0 {
+				continue
+			}
 			part, err := identity.NewSelector(reqs...)
 			if err != nil {
 				return nil, fmt.Errorf("take selector %s apart: %w", s, err)
@@ -66,11 +73,14 @@ func kinds(selectors []identity.Selector, namespaces map[string][]identity.Label
 				return nil, fmt.Errorf("make labels of %s: %w", key, err)
 			}
 			refuted[o] = newSet(len(selectors))
-			for i := range parts {
-				if !parts[i].Matches(ls) {
+			for i, part := range parts {
+				if !part.Matches(ls) {
 					refuted[o].add(i)
 				}
 			}
+		}
+		if work += (len(list) + len(parts)) * len(options) * (len(selectors)/64 + 1); work > maxKindWork {
+			return nil, &Unknown{Reason: fmt.Sprintf("the selectors are too many to tell their endpoints apart; the label %s has the most values. Known workloads alone may be fewer", busiest(selectors))}
 		}
 		seen := map[string]bool{}
 		var next []partial
@@ -96,7 +106,7 @@ func kinds(selectors []identity.Selector, namespaces map[string][]identity.Label
 				seen[k] = true
 				next = append(next, partial{alive, append(slices.Clip(p.labels), labels...), namespace})
 				if len(next) > maxKinds {
-					return nil, &Unknown{Reason: fmt.Sprintf("the selectors tell more than %d kinds of endpoints apart; the label %s has the most values", maxKinds, busiest(selectors))}
+					return nil, &Unknown{Reason: fmt.Sprintf("the selectors tell more than %d kinds of endpoints apart; the label %s has the most values. Known workloads alone may be fewer", maxKinds, busiest(selectors))}
 				}
 			}
 		}

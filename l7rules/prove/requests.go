@@ -60,15 +60,28 @@ func (r *requestRules) key() string {
 	return b.String()
 }
 
+// requestCost is what a request takes of the budget: lists of them are kept.
+const requestCost = 100
+
 // requests returns requests of the rules' protocol that stand for all there are, as far as
 // the rules can tell them apart.
 func (b *bench) requests(rules requestRules) ([]flow.Request, error) {
 	key := rules.key()
-	if list, ok := b.lists[key]; ok {
-		return list, nil
+	if known, ok := b.lists[key]; ok {
+		return known.list, known.err
 	}
-	var list []flow.Request
-	var err error
+	list, err := b.makeRequests(rules)
+	b.lists[key] = requestList{list, err}
+	return list, err
+}
+
+// requestList is a list of requests, or why there is none.
+type requestList struct {
+	list []flow.Request
+	err  error
+}
+
+func (b *bench) makeRequests(rules requestRules) (list []flow.Request, err error) {
 	switch rules.protocol {
 	case l7rules.HTTP:
 		list, err = b.httpRequests(rules.http)
@@ -82,7 +95,10 @@ func (b *bench) requests(rules requestRules) ([]flow.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.lists[key] = list
+	if b.budget -= len(list) * requestCost; b.budget < 0 {
+		b.budget = 0
+		return nil, &Unknown{Reason: "everything together has too many kinds of requests"}
+	}
 	return list, nil
 }
 

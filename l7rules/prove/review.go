@@ -18,11 +18,15 @@ type Finding struct {
 	Text   string
 }
 
+// reviewShare of the budget of an answer is for what nobody asked for.
+const reviewShare = 10
+
 // Review looks for what policies say and perhaps do not mean: paths and names that match
 // less than they seem to, rules that change nothing, and, where known says who there is,
 // selectors that select nobody. What would take too much is passed over.
 func Review(policies []*l7rules.Policy, known Known) []Finding {
 	v := &review{bench: newBench()}
+	v.budget /= reviewShare
 	for _, p := range policies {
 		patterns := map[string]bool{}
 		for i := range p.Rules {

@@ -223,7 +223,7 @@ type space struct {
 }
 
 // maxPairs bounds the pairs of ends that are gone through.
-const maxPairs = 4_000_000
+const maxPairs = 20_000_000
 
 func newSpace(d *differences, known Known, sets ...[]*l7rules.Policy) (*space, error) {
 	for _, policies := range sets {

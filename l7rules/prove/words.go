@@ -14,6 +14,8 @@ const (
 	maxWords  = 1 << 13    // classes
 
 	blamedStates = 1 << 10 // of one pattern by itself: then it is to blame
+
+	maxBudget = 300_000_000 // instructions that all automata of one answer look at
 )
 
 // word stands for all values of a domain that exactly these patterns match.
@@ -33,17 +35,30 @@ func (e *tooLarge) Error() string { return e.reason }
 // words finds every set of patterns that some value of the domain matches at once, the
 // empty set included, with a shortest value each. Patterns are RE2 expressions, matched
 // whole, as package match takes them.
-func words(d *domain, patterns []string) ([]word, error) {
-	list, err := joint(d, patterns)
+//
+// budget is how many instructions may be looked at, and is made smaller by what it takes.
+func words(d *domain, patterns []string, budget *int) ([]word, error) {
+	m := newJoint(d, patterns)
+	if m == nil {
+		return nil, fmt.Errorf("read patterns: one is no regular expression")
+	}
+	m.maxWork = min(m.maxWork, *budget)
+	err := m.run()
+	*budget -= min(m.work, *budget)
 	var e *tooLarge
-	if !isTooLarge(err, &e) || len(patterns) < 2 {
-		return list, err
+	switch {
+	case err == nil:
+		return m.found, nil
+	case !isTooLarge(err, &e) || len(patterns) < 2:
+		return nil, err
+	case *budget == 0:
+		e.reason = "everything together takes too many steps"
 	}
 	// Which is to blame: the one that is largest by itself.
 	worst, most := 0, -1
 	for i, p := range patterns {
 		j := newJoint(d, []string{p})
-		j.maxStates = blamedStates
+		j.maxStates, j.maxWork = blamedStates, maxWork/10
 		if j.run() != nil {
 			worst = i
 			break
@@ -62,17 +77,6 @@ func isTooLarge(err error, e **tooLarge) bool {
 	return ok
 }
 
-func joint(d *domain, patterns []string) ([]word, error) {
-	j := newJoint(d, patterns)
-	if j == nil {
-		return nil, fmt.Errorf("read patterns: one is no regular expression")
-	}
-	if err := j.run(); err != nil {
-		return nil, err
-	}
-	return j.found, nil
-}
-
 // machine is the subset construction over a domain and any number of patterns at once.
 type machine struct {
 	domain *domain
@@ -89,6 +93,7 @@ type machine struct {
 	work   int
 
 	maxStates int
+	maxWork   int
 	visited   []uint32 // by instruction: the last closure that saw it
 	closure   uint32
 }
@@ -104,7 +109,7 @@ type state struct {
 
 // newJoint returns nil where a pattern cannot be read.
 func newJoint(d *domain, patterns []string) *machine {
-	m := &machine{domain: d, n: len(patterns), maxStates: maxStates, ids: map[string]int{}, words: map[string]bool{}}
+	m := &machine{domain: d, n: len(patterns), maxStates: maxStates, maxWork: maxWork, ids: map[string]int{}, words: map[string]bool{}}
 	for i, p := range patterns {
 		tree, err := syntax.Parse(p, syntax.Perl)
 		if err != nil {
@@ -223,8 +228,8 @@ func (m *machine) expand(i int) error {
 				to = append(to, in.Out)
 			}
 		}
-		if m.work += len(closed[kind]) + 1; m.work > maxWork {
-			return &tooLarge{reason: fmt.Sprintf("the automaton takes more than %d steps", maxWork)}
+		if m.work += len(closed[kind]) + 1; m.work > m.maxWork {
+			return &tooLarge{reason: fmt.Sprintf("the automaton takes more than %d steps", m.maxWork)}
 		}
 		before := rune('/')
 		if m.looks && syntax.IsWordChar(rune(c)) {

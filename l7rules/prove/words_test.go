@@ -132,7 +132,7 @@ func TestWordsAreAll(t *testing.T) {
 			}
 			patterns = append(patterns, p)
 		}
-		found, err := words(d, patterns)
+		found, err := words(d, patterns, budget())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +179,7 @@ func TestWordsAreAll(t *testing.T) {
 }
 
 func TestWordsAreBounded(t *testing.T) {
-	_, err := words(paths(false), []string{"/a", "/.*a.{18}", "/b"})
+	_, err := words(paths(false), []string{"/a", "/.*a.{18}", "/b"}, budget())
 	e, ok := err.(*tooLarge)
 	if !ok || e.pattern != 1 {
 		t.Errorf("%v", err)
@@ -188,11 +188,16 @@ func TestWordsAreBounded(t *testing.T) {
 	for i := range 20 {
 		many = append(many, "/.*"+string(rune('a'+i))+".*")
 	}
-	if _, err := words(paths(false), many); err == nil {
+	if _, err := words(paths(false), many, budget()); err == nil {
 		t.Error("a million classes: no error")
 	}
-	list, err := words(methods(), nil)
+	list, err := words(methods(), nil, budget())
 	if err != nil || len(list) != 1 || list[0].value != "A" || !slices.Equal(list[0].patterns, newSet(1)) {
 		t.Errorf("%v, %v", list, err)
 	}
+}
+
+func budget() *int {
+	n := maxBudget
+	return &n
 }

@@ -10,6 +10,7 @@ import (
 
 func policyDiffCommand() *cobra.Command {
 	var configuration, output string
+	var configOnly bool
 	var each bool
 	cmd := &cobra.Command{
 		Use:   "diff OLD NEW",
@@ -30,7 +31,10 @@ is named.`,
 		Args:                  usageArgs(cobra.ExactArgs(2)),
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if output != "text" && output != "json" {
+			switch {
+			case configOnly && configuration == "":
+				return &exitError{code: 2, err: errConfigOnly}
+			case output != "text" && output != "json":
 				return &exitError{code: 2, err: fmt.Errorf("--output: %q is neither text nor json", output)}
 			}
 			var sets [2]*explain.Set
@@ -40,6 +44,9 @@ is named.`,
 					return err
 				}
 				sets[i] = explain.NewSet(policies, c)
+				if configOnly {
+					sets[i].OnlyKnown()
+				}
 			}
 			found, err := explain.Diff(sets[0], sets[1], each)
 			if err != nil {
@@ -64,6 +71,7 @@ is named.`,
 	f := cmd.Flags()
 	f.StringVar(&configuration, "config", "", "configuration `FILE` of the agent, for its workloads, addresses and namespaces")
 	f.BoolVar(&each, "each", false, "list every pair of sender and receiver")
+	f.BoolVar(&configOnly, "config-only", false, "look at no endpoints but the workloads of --config")
 	f.StringVarP(&output, "output", "o", "text", "`FORMAT` of the answer: text or json")
 	return cmd
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -12,9 +13,12 @@ import (
 // too much.
 const exitUnknown = 3
 
+var errConfigOnly = errors.New("--config-only: whose workloads? --config FILE is missing")
+
 func policyProveCommand() *cobra.Command {
 	var files, never, only []string
 	var configuration, output string
+	var configOnly bool
 	cmd := &cobra.Command{
 		Use:   "prove --policy FILE --never CLAIM",
 		Short: "Prove what policies never let through, or show a request that gets through",
@@ -39,7 +43,8 @@ is one of them: that alone, without a value, is every namespace. Without from, o
 anybody. Words
 with blanks stand in double quotes.
 
-An endpoint is taken to have one label of a key, unless --config says otherwise. What an
+Endpoints are all that could be, with any labels, one of a key; with --config also its
+workloads as they are, and with --config-only nobody else. What an
 endpoint says to itself is not judged, and not looked at. A connection to a port with request
 rules counts as getting through where some request does.
 
@@ -53,6 +58,8 @@ the rule to blame is named.`,
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
+			case configOnly && configuration == "":
+				return &exitError{code: 2, err: errConfigOnly}
 			case output != "text" && output != "json":
 				return &exitError{code: 2, err: fmt.Errorf("--output: %q is neither text nor json", output)}
 			case len(never)+len(only) == 0:
@@ -62,7 +69,11 @@ the rule to blame is named.`,
 			if err != nil {
 				return err
 			}
-			proofs, err := explain.NewSet(policies, c).Prove(never, only)
+			set := explain.NewSet(policies, c)
+			if configOnly {
+				set.OnlyKnown()
+			}
+			proofs, err := set.Prove(never, only)
 			if err != nil {
 				return answerless(err)
 			}
@@ -74,6 +85,7 @@ the rule to blame is named.`,
 	f.StringVar(&configuration, "config", "", "configuration `FILE` of the agent, for its workloads, addresses and namespaces")
 	f.StringArrayVar(&never, "never", nil, "`CLAIM` that nothing of this gets through; may be repeated")
 	f.StringArrayVar(&only, "only", nil, "`CLAIM` that nothing else gets through; may be repeated")
+	f.BoolVar(&configOnly, "config-only", false, "look at no endpoints but the workloads of --config")
 	f.StringVarP(&output, "output", "o", "text", "`FORMAT` of the answer: text or json")
 	return cmd
 }
