@@ -112,43 +112,49 @@ func (r *Resolver) Tables(labels identity.Labels, dir flow.Direction, f func(pee
 		return
 	}
 	d := &s.policy.dirs[dir]
-	// One bit for each rule that covers a peer, peer by peer.
-	width := (len(d.rules) + 63) / 64
-	rows := make([]uint64, width*len(r.peers))
+	known := newBitset(len(r.peers))
+	for i, p := range r.peers {
+		if p.ID != identity.Unknown {
+			known.add(i)
+		}
+	}
+	// Sets of peers that no rule so far tells apart, each split by the next rule.
+	type class struct {
+		peers    bitset
+		covering []int
+	}
+	classes := []class{{peers: known}}
 	for i := range d.rules {
-		for j, word := range r.covers[d.rules[i].Rule] {
-			for ; word != 0; word &= word - 1 {
-				peer := j*64 + bits.TrailingZeros64(word)
-				rows[peer*width+i/64] |= 1 << (i % 64)
+		covered := r.covers[d.rules[i].Rule]
+		for j := range classes {
+			c := &classes[j]
+			in, out := c.peers.split(covered)
+			switch {
+			case in == nil:
+			case out == nil:
+				c.covering = append(c.covering, i)
+			default:
+				classes = append(classes, class{out, slices.Clone(c.covering)})
+				c = &classes[j]
+				c.peers, c.covering = in, append(c.covering, i)
 			}
 		}
 	}
-	groups := map[string][]identity.ID{}
-	var key []byte
-	for i, p := range r.peers {
-		if p.ID == identity.Unknown {
+	var peers []identity.ID
+	for _, c := range classes {
+		d.mu.Lock()
+		t := d.tableOf(c.covering)
+		d.mu.Unlock()
+		if len(t.listed) == 0 {
 			continue
 		}
-		key = key[:0]
-		for _, word := range rows[i*width : (i+1)*width] {
-			key = binary.LittleEndian.AppendUint64(key, word)
-		}
-		groups[string(key)] = append(groups[string(key)], p.ID)
-	}
-	var covering []int
-	for key, peers := range groups {
-		covering = covering[:0]
-		for i := 0; i < len(key); i++ {
-			for b := key[i]; b != 0; b &= b - 1 {
-				covering = append(covering, i*8+bits.TrailingZeros8(b))
+		peers = peers[:0]
+		for j, word := range c.peers {
+			for ; word != 0; word &= word - 1 {
+				peers = append(peers, r.peers[j*64+bits.TrailingZeros64(word)].ID)
 			}
 		}
-		d.mu.Lock()
-		t := d.tableOf(covering)
-		d.mu.Unlock()
-		if len(t.listed) > 0 {
-			f(peers, t.listed)
-		}
+		f(peers, t.listed)
 	}
 }
 
@@ -242,6 +248,27 @@ type bitset []uint64
 func newBitset(n int) bitset { return make(bitset, (n+63)/64) }
 
 func (b bitset) add(i int) { b[i/64] |= 1 << (i % 64) }
+
+// split returns the numbers of b that are in c and those that are not; nil for none, and
+// without a copy where one of the two is all of b.
+func (b bitset) split(c bitset) (in, out bitset) {
+	some, others := false, false
+	for i := range b {
+		some = some || b[i]&c[i] != 0
+		others = others || b[i]&^c[i] != 0
+	}
+	switch {
+	case !some:
+		return nil, b
+	case !others:
+		return b, nil
+	}
+	in, out = make(bitset, len(b)), make(bitset, len(b))
+	for i := range b {
+		in[i], out[i] = b[i]&c[i], b[i]&^c[i]
+	}
+	return in, out
+}
 
 func (b bitset) or(c bitset) {
 	for i := range c {
