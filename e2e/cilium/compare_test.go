@@ -46,44 +46,6 @@ func outcome(v verdict) string {
 	return "denied"
 }
 
-// The engines read the same documents, wrong ones included.
-func TestDocuments(t *testing.T) {
-	o, err := newOracle()
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &tally{outcomes: map[string]int{}}
-	seen := map[string]bool{}
-	for number := range uint64(*documents) {
-		g := newGenerator(*seed, number)
-		doc := g.document("p")
-		for range 1 + g.IntN(3)/2 {
-			doc = g.mutate(doc)
-		}
-		a, d := o.read(doc)
-		switch {
-		case d == nil && a != nil:
-			n.add("read by both")
-		case d == nil:
-			n.add("refused by both")
-		case d.explanation() != "":
-			n.add("difference " + d.explanation())
-		default:
-			s := o.shrink(d)
-			if key := gist(s.ourError) + gist(s.theirError); !seen[key] {
-				seen[key] = true
-				t.Errorf("seed %d, document %d: a difference that docs/cilium-differences.md does not name:\n%v", *seed, number, s)
-			}
-		}
-		if len(seen) >= maxFailures {
-			break
-		}
-	}
-	for _, k := range sortedKeys(n.outcomes) {
-		t.Logf("%8d %s", n.outcomes[k], k)
-	}
-}
-
 // Random policies mean the same to both engines.
 func TestVerdicts(t *testing.T) {
 	o, err := newOracle()
@@ -140,9 +102,7 @@ func (o *oracle) compareSet(number uint64, n *tally, compared, requests *atomic.
 		v, d := w.judge(c)
 		if v.proxied {
 			// Few are, and theirs are the requests that say something.
-			for range requestsOfProxied {
-				c.requests = append(c.requests, g.request())
-			}
+			g.addRequests(c, requestsOfProxied)
 			v, d = w.judge(c)
 		}
 		compared.Add(1)

@@ -8,6 +8,7 @@ import (
 	"github.com/cilium/cilium/pkg/option"
 
 	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/l7rules"
 	"github.com/weir-proxy/weir/l7rules/flow"
 )
 
@@ -41,7 +42,7 @@ func different(name string, is func(d *disagreement) bool) difference {
 }
 
 var differences = []difference{
-	stricter("fields-refused-by-name", `[^ ]+\.(icmps|toRequires|fromRequires|authentication|listener|terminatingTLS|originatingTLS|l7proto|l7|log|nodeSelector|cidrGroupRef|cidrGroupSelector|toServices|toGroups|fromGroups|toNodes|fromNodes): `),
+	stricter("fields-refused-by-name", `[^ ]+\.(icmps|toRequires|fromRequires|authentication|listener|terminatingTLS|originatingTLS|l7proto|l7|log|nodeSelector|cidrGroupRef|cidrGroupSelector|toServices|toGroups|fromGroups|toNodes|fromNodes|headerMatches\[[0-9]+\]\.secret|headerMatches\[[0-9]+\]\.mismatch: (ADD|DELETE|REPLACE)): `),
 	stricter("named-ports", `[^ ]+\.port: named ports are not supported yet`),
 	stricter("protocols", `[^ ]+\.protocol: unknown protocol "(SCTP|VRRP|IGMP)"`),
 	stricter("nothing-in-it", `spec: missing: a policy needs spec or specs`),
@@ -52,11 +53,13 @@ var differences = []difference{
 	stricter("equals-in-keys", `[^ ]+: parse selector key "[^"]*=[^"]*": key`),
 	stricter("empty-namespace", `metadata\.namespace: "" is no namespace`),
 	stricter("ranges-of-ports", `[^ ]+\.endPort: ([0-9]+ is below port [0-9]+|port "0" is every port and begins no range)`),
-	stricter("spellings-of-ports", `[^ ]+\.port: "([0-9_]+" is no port|0[0-9]+" begins with 0)`),
+	stricter("spellings-of-numbers", `[^ ]+\.port: "([0-9_]+" is no port|0[0-9]+" begins with 0)|[^ ]+\.apiVersion: "0[0-9]+" is no version`),
+	stricter("exceptions-wider-than-the-prefix", `[^ ]+\.except\[[0-9]+\]: [^ ]+ is not inside`),
 	stricter("ipv4-in-ipv6", `[^ ]+ ::ffff:[^ ]+ is IPv4 in IPv6`),
-	stricter("headers-nobody-sends", `[^ ]+\.headers\[[0-9]+\]: (".*": (a blank is missing: |blanks around the value|write ".*" for any value)|".*" is (no header name|a pseudo-header)|use host for the Host header|".*" holds a line end or a tab)`),
+	stricter("headers-nobody-sends", `[^ ]+\.headers\[[0-9]+\]: (".*": (a blank is missing: |blanks around the value|write ".*" for any value)|".*" is (no header name|a pseudo-header)|use host for the Host header|".*" holds a line end or a tab)|[^ ]+\.headerMatches\[[0-9]+\]\.(name: (".*" is (no header name|a pseudo-header)|use host for the Host header)|value: ".*": blanks around the value|value: ".*" holds a line end or a tab)`),
 	stricter("patterns-nothing-matches", `[^ ]+\.(method|path|host): .* holds a line end or a tab`),
 	stricter("hosts-that-are-no-pattern", `[^ ]+\.host: .* is no regular expression: [^r]`),
+	stricter("empty-kafka-fields", `[^ ]+\.kafka\[[0-9]+\]\.[a-zA-Z]+: empty: leave it out`),
 	stricter("server-names-need-tcp", `[^ ]+\.serverNames: serverNames need protocol: TCP`),
 	stricter("sizes-of-patterns", `[^ ]+\.(method|path|host): .* is no regular expression: regular expression too large`),
 	different("reserved-world", func(d *disagreement) bool {
@@ -66,13 +69,21 @@ var differences = []difference{
 	different("host-in-kubernetes", func(d *disagreement) bool {
 		return option.Config.AlwaysAllowLocalhost() && d.connection.direction == flow.Ingress && d.connection.peer.entity == identity.Host && !d.ours.allowed
 	}),
+	different("dns-beside-other-rules", func(d *disagreement) bool {
+		return d.ours.allowed == d.theirs.allowed && d.ours.proxied && d.theirs.proxied && slices.Equal(d.ours.requests, d.theirs.byAll)
+	}),
+	different("dns-over-sctp", func(d *disagreement) bool {
+		return d.connection.proto == l7rules.ProtoSCTP && !d.ours.allowed && d.theirs.proxied && mentions(d.docs, "dns")
+	}),
 	different("repeated-header-fields", repeatedFields),
 	wider("entities-of-one-family", `^spec[^ ]*\.(from|to)Entities\[[0-9]+\]: Unsupported value: "world-ipv[46]"`),
+	wider("case-of-roles", `\.kafka\[[0-9]+\]\.role: Unsupported value: "(?i:produce|consume)"`),
+	wider("server-names-twice", `\.serverNames\[[0-9]+\]: Duplicate value: `),
 	wider("nothing-about-traffic", `^spec[^ ]*\.description: Invalid value: |ObjectMeta\.(labels|annotations) of type`),
-	wider("alphabet-of-labels", `invalid label selector: match[^ ]*: Invalid value: |^spec[^ ]*\.matchLabels\.[^ ]*: (Invalid value: .* should match |Too long: )`),
+	wider("alphabet-of-labels", `invalid label selector: \[?match[^ ]*: Invalid value: |^spec[^ ]*\.matchLabels\.[^ ]*: (Invalid value: .* should match |Too long: )`),
 }
 
-// mentions reports whether a label of this very name stands in a selector.
+// mentions reports whether a field, or a label in a selector, of this very name is there.
 func mentions(docs []document, label string) bool {
 	for _, doc := range docs {
 		for _, p := range places(doc) {
@@ -90,7 +101,11 @@ func repeatedFields(d *disagreement) bool {
 	if d.ours.allowed != d.theirs.allowed || d.ours.proxied != d.theirs.proxied {
 		return false
 	}
-	for i, r := range d.connection.requests {
+	for i, req := range d.connection.requests {
+		r, ok := req.(*l7rules.HTTPRequest)
+		if !ok && d.ours.requests[i] != d.theirs.requests[i] {
+			return false
+		}
 		if d.ours.requests[i] == d.theirs.requests[i] {
 			continue
 		}

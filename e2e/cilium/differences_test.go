@@ -93,7 +93,7 @@ func (o *oracle) checkExample(t *testing.T, name, policy, claims string) {
 	}
 }
 
-var claim = regexp.MustCompile(`^(ingress|egress) of ([^ ]+) (?:from|to) ([^ ]+) tcp/([0-9]+)(?: GET ([^ :]+)((?: [^ =]+=[^ :]*)*))?( in Kubernetes)?: weir (.*), cilium (.*)$`)
+var claim = regexp.MustCompile(`^(ingress|egress) of ([^ ]+) (?:from|to) ([^ ]+) (tcp|sctp)/([0-9]+)(?: GET ([^ :]+)((?: [^ =]+=[^ :]*)*)| DNS ([^ :]+))?( in Kubernetes)?: weir (.*), cilium (.*)$`)
 
 // checkClaim looks at one line about a connection.
 func (o *oracle) checkClaim(t *testing.T, name string, doc document, line string) {
@@ -102,7 +102,7 @@ func (o *oracle) checkClaim(t *testing.T, name string, doc document, line string
 	if m == nil {
 		t.Fatalf("cannot read %q", line)
 	}
-	c := &connection{direction: flow.Egress, proto: l7rules.ProtoTCP}
+	c := &connection{direction: flow.Egress, proto: map[string]uint8{"tcp": l7rules.ProtoTCP, "sctp": l7rules.ProtoSCTP}[m[4]]}
 	if m[1] == "ingress" {
 		c.direction = flow.Ingress
 	}
@@ -122,20 +122,23 @@ func (o *oracle) checkClaim(t *testing.T, name string, doc document, line string
 			c.peer = peer{addr: netip.MustParseAddr(m[3])}
 		}
 	}
-	port, err := strconv.ParseUint(m[4], 10, 16)
+	port, err := strconv.ParseUint(m[5], 10, 16)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.port = uint16(port)
-	if m[5] != "" {
-		r := &l7rules.HTTPRequest{Proto: "HTTP/1.1", Method: []byte("GET"), Path: []byte(m[5])}
-		for _, h := range strings.Fields(m[6]) {
+	if m[8] != "" {
+		c.requests = []flow.Request{&l7rules.DNSQuery{Name: m[8], QType: 1}}
+	}
+	if m[6] != "" {
+		r := &l7rules.HTTPRequest{Proto: "HTTP/1.1", Method: []byte("GET"), Path: []byte(m[6])}
+		for _, h := range strings.Fields(m[7]) {
 			name, value, _ := strings.Cut(h, "=")
 			r.Header = append(r.Header, l7rules.HeaderField{Name: []byte(name), Value: []byte(value)})
 		}
-		c.requests = []*l7rules.HTTPRequest{r}
+		c.requests = []flow.Request{r}
 	}
-	if m[7] != "" {
+	if m[9] != "" {
 		option.Config.AllowLocalhost = option.AllowLocalhostAlways
 		defer func() { option.Config.AllowLocalhost = option.AllowLocalhostPolicy }()
 	}
@@ -150,7 +153,7 @@ func (o *oracle) checkClaim(t *testing.T, name string, doc document, line string
 	if got := d.explanation(); got != name {
 		t.Errorf("it is taken for %q", got)
 	}
-	if ours, theirs := d.ours, d.theirs; fmt.Sprint(brief(ours), brief(theirs)) != fmt.Sprint(m[8], m[9]) {
+	if ours, theirs := d.ours, d.theirs; fmt.Sprint(brief(ours), brief(theirs)) != fmt.Sprint(m[10], m[11]) {
 		t.Errorf("%s: it is %s and %s", line, brief(ours), brief(theirs))
 	}
 }

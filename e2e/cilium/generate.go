@@ -108,7 +108,11 @@ func (g generator) rule(direction string, deny bool) any {
 	if deny {
 		most = 2
 	}
-	switch g.IntN(10) {
+	switch g.IntN(11) {
+	case 10:
+		if direction == "egress" && !deny {
+			r["toFQDNs"] = g.list(1, 2, func() any { return g.nameRule() })
+		}
 	case 0, 1, 2, 3:
 		r[prefix+"Endpoints"] = g.list(1, most, func() any { return g.selector() })
 	case 4:
@@ -123,7 +127,7 @@ func (g generator) rule(direction string, deny bool) any {
 		r[prefix+pick(g, "Endpoints", "Entities", "CIDR", "CIDRSet")] = pick[any](g, nil, []any{})
 	}
 	if g.IntN(4) > 0 {
-		r["toPorts"] = g.list(1, 2, func() any { return g.portRule(deny) })
+		r["toPorts"] = g.list(1, 2, func() any { return g.portRule(direction, deny) })
 	} else if g.oneIn(12) {
 		r["toPorts"] = pick[any](g, nil, []any{})
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 var addresses = parseAll("203.0.113.9", "203.0.113.8", "203.0.113.15", "203.0.113.16", "203.0.113.0", "203.0.113.255", "203.0.112.1", "10.0.0.1", "10.1.2.3",
-	"192.0.2.1", "0.0.0.0", "255.255.255.255", "127.0.0.1", "2001:db8::1", "2001:db8:0:1::", "2001:db8::ffff", "fd00::1", "::", "::1")
+	"192.0.2.1", "0.0.0.0", "255.255.255.255", "127.0.0.1", "198.51.100.7", "198.51.100.7", "198.51.100.8", "203.0.113.9", "2001:db8:7::7", "2001:db8::1", "2001:db8:0:1::", "2001:db8::ffff", "fd00::1", "::", "::1")
 
 func parseAll(texts ...string) []netip.Addr {
 	var all []netip.Addr
@@ -33,15 +33,28 @@ func (g generator) connection(near []int) *connection {
 	}
 	c.proto = pick(g, l7rules.ProtoTCP, l7rules.ProtoTCP, l7rules.ProtoTCP, l7rules.ProtoTCP, l7rules.ProtoTCP, l7rules.ProtoTCP, l7rules.ProtoUDP, l7rules.ProtoUDP, l7rules.ProtoSCTP, 1)
 	c.port = g.portNear(near)
-	switch c.proto {
-	case 1:
+	if c.proto == 1 {
 		c.port = 0
-	case l7rules.ProtoTCP:
-		for range g.IntN(4) {
+	}
+	g.addRequests(c, g.IntN(4))
+	return c
+}
+
+// addRequests adds n requests of the protocol that the documents have rules for on the
+// connection's port.
+func (g generator) addRequests(c *connection, n int) {
+	for range n {
+		switch {
+		case c.port == dnsPort && c.proto != l7rules.ProtoSCTP:
+			c.requests = append(c.requests, g.query())
+		case c.proto == l7rules.ProtoTCP && c.port != kafkaPort && c.port != tlsPort:
 			c.requests = append(c.requests, g.request())
 		}
 	}
-	return c
+}
+
+func (g generator) query() *l7rules.DNSQuery {
+	return &l7rules.DNSQuery{Name: pick(g, "a.test", "A.test.", "www.a.test", "x.y.a.test", "b.test", "test", "www.b.test", "sub-1.a.test", "suba.test", "xa.test", "a.test.test", "_x.a.test"), QType: 1}
 }
 
 // portNear is one of near, or next to one of them, seldom anything.

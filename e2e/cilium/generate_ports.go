@@ -2,12 +2,24 @@ package cilium
 
 import "strconv"
 
+// Ports on which documents have rules of other protocols than HTTP, far from those that
+// have them.
+const (
+	dnsPort   = 20053
+	kafkaPort = 20092
+	tlsPort   = 20443
+)
+
 // portRule is one element of toPorts.
-func (g generator) portRule(deny bool) any {
+func (g generator) portRule(direction string, deny bool) any {
 	if g.oneIn(40) {
 		return pick[any](g, document{}, document{"ports": nil}, document{"ports": []any{}})
 	}
 	p := document{}
+	if !deny && g.oneIn(8) {
+		g.otherProtocol(p, direction)
+		return p
+	}
 	http := !deny && g.IntN(3) > 0
 	p["ports"] = g.list(1, 3, func() any { return g.port(http) })
 	switch {
@@ -19,11 +31,43 @@ func (g generator) portRule(deny bool) any {
 	return p
 }
 
+func (g generator) otherProtocol(p document, direction string) {
+	port := func(n int, protocols ...string) []any {
+		return []any{document{"port": strconv.Itoa(n), "protocol": pick(g, protocols...)}}
+	}
+	switch g.IntN(6) {
+	case 0:
+		p["ports"] = port(kafkaPort, "TCP")
+		p["rules"] = document{"kafka": g.list(1, 2, func() any {
+			return pick(g, document{"topic": "a"}, document{"role": "produce"}, document{"role": "consume", "topic": "b"}, document{"apiKey": "fetch"}, document{"clientID": "c"}, document{"apiVersion": "1"})
+		})}
+	case 1:
+		p["ports"] = port(tlsPort, "TCP")
+		p["serverNames"] = []any{pick(g, "a.test", "*.a.test", "**.a.test")}
+	default:
+		p["ports"] = port(dnsPort, "UDP", "ANY", "ANY", "TCP")
+		if direction == "egress" {
+			p["rules"] = document{"dns": g.list(1, 3, func() any { return g.nameRule() })}
+		}
+	}
+}
+
+// nameRule is an element of dns and toFQDNs.
+func (g generator) nameRule() document {
+	if g.oneIn(2) {
+		return document{"matchName": pick(g, "a.test", "www.a.test", "A.test", "a.test.", "b.test", "test")}
+	}
+	return document{"matchPattern": pick(g, "*.a.test", "**.a.test", "*.test", "*", "*a.test", "sub*.a.test", "**", "*.*.a.test", "**.test.", "w*w.a.test", "*.A.test", "a.*")}
+}
+
 // ports are few, so that rules meet, with all the ends of the range.
-var ports = []int{80, 80, 80, 81, 85, 90, 443, 1, 2, 8080, 32768, 65534, 65535}
+var ports = []int{80, 80, 80, 81, 85, 90, 443, 1, 2, 8080, 32768, 65534, 65535, dnsPort, kafkaPort, tlsPort}
 
 func (g generator) port(http bool) document {
 	first := pick(g, ports...)
+	if http {
+		first = pick(g, ports[:len(ports)-3]...)
+	}
 	p := document{"port": strconv.Itoa(first), "protocol": "TCP"}
 	if !http {
 		switch g.IntN(8) {
@@ -41,7 +85,7 @@ func (g generator) port(http bool) document {
 	}
 	switch g.IntN(8) {
 	case 0, 1:
-		p["endPort"] = min(65535, first+pick(g, 0, 1, 2, 5, 10, 100, 1000, 40000))
+		p["endPort"] = min(65535, first+last(g, http))
 	case 2:
 		p["endPort"] = pick[any](g, 0, nil)
 	}
@@ -57,13 +101,22 @@ func (g generator) httpRules() []any {
 	}
 }
 
-// hasRuleTwice reports whether an http list has one rule twice. Cilium takes two lists of
+// last is how many ports a range has behind the first: with HTTP rules it stays away from
+// the ports of other protocols.
+func last(g generator, http bool) int {
+	if http {
+		return pick(g, 0, 1, 2, 5, 10, 100)
+	}
+	return pick(g, 0, 1, 2, 5, 10, 100, 1000, 40000)
+}
+
+// hasRuleTwice reports whether a list of request rules has one of them twice. Cilium takes two lists of
 // one length for equal when each element of the first is in the second: what such a list
 // means to it depends on the order of policies.
 func hasRuleTwice(doc document) bool {
 	for _, p := range places(doc) {
 		all, ok := p.value.([]any)
-		if p.key != "http" || !ok {
+		if p.key != "http" && p.key != "dns" && p.key != "kafka" || !ok {
 			continue
 		}
 		seen := map[string]bool{}
@@ -112,6 +165,16 @@ func (g generator) httpRule() document {
 		if second := pick(g, headerPatterns...); g.oneIn(3) && second != first {
 			r["headers"] = []any{first, second}
 		}
+	}
+	if g.oneIn(15) {
+		m := document{"name": pick(g, "X-A", "x-b")}
+		if g.oneIn(2) {
+			m["value"] = pick(g, "1", "2", "a b")
+		}
+		if g.oneIn(3) {
+			m["mismatch"] = "LOG"
+		}
+		r["headerMatches"] = []any{m}
 	}
 	return r
 }

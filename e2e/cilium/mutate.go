@@ -7,7 +7,11 @@ import "strings"
 func (g generator) mutate(doc document) document {
 	doc = clone(doc).(document)
 	all := places(doc)
-	p := pick(g, all...)
+	byKey := map[string][]place{}
+	for _, p := range all {
+		byKey[p.key] = append(byKey[p.key], p)
+	}
+	p := pick(g, byKey[pick(g, sortedKeys(byKey)...)]...) // rare fields as often as common ones
 	switch g.IntN(6) {
 	case 0:
 		p.remove()
@@ -40,42 +44,12 @@ func (g generator) mutate(doc document) document {
 
 // oddValue is something that a field's reader may trip over.
 func (g generator) oddValue(p place) any {
-	byKey := map[string][]any{
-		"port":        {80, "080", "0x50", "1_000", "65536", "70000", "-1", "http", "HTTP", "80-90", "00", " 80", "80 ", "", "1e3", "a-b", "0"},
-		"endPort":     {"90", 0, 1, 79, 65535, 65536, -1, 1.5},
-		"protocol":    {"tcp", "SCTP", "ICMP", "any", "", "VRRP", 6, "HTTP"},
-		"operator":    {"Is", "in", "", "Exists", "In", "DoesNotExist"},
-		"values":      {[]any{}, nil, []any{""}, []any{"a", "a"}, []any{"a b"}, []any{strings.Repeat("x", 64)}, []any{1}},
-		"cidr":        {"203.0.113.9", "203.0.113.0/33", "203.0.113.0/024", "::ffff:10.0.0.0/104", "", "10/8", "fe80::1%eth0/64", "203.0.113.256/24", "2001:db8::/129"},
-		"method":      {"*", "", "(", "GET ", "G[", `\C`, strings.Repeat("a", 5000), "(?P<x>a)", "a{1001}", `\1`, "(?=a)", 1},
-		"path":        {"*", "", "(", "public", "/a(", "/((a{100}){100}){100}", "/a\nb", `\Q`, `\pZ`, `/\u00e9`, "(?U)/a+", "/[[:alpha:]]"},
-		"host":        {"*", "", "API.test", "*.test", "api.test:80", 1},
-		"headers":     {[]any{"X-A:1"}, []any{"X-A:"}, []any{""}, []any{": 1"}, []any{":path /a"}, []any{"Host: a"}, []any{"X-A:  1"}, []any{"X A: 1"}, []any{"X-A: "}, []any{" X-A"}, "X-A: 1", []any{"X-A:: 1"}, []any{"X-A\t1"}, []any{1}},
-		"name":        {"", "UPPER", "a b", "a.b", "-a", strings.Repeat("a", 254), 1, nil},
-		"namespace":   {"", "UPPER", "a.b", "kube-system", strings.Repeat("a", 64), 1, nil},
-		"kind":        {"ciliumnetworkpolicy", "Pod", "", "CiliumNetworkPolicyList"},
-		"apiVersion":  {"cilium.io/v1", "v2", "", "cilium.io/v2alpha1", nil},
-		"description": {1, "", nil, []any{}, document{}},
-		"except":      {[]any{"198.51.100.0/24"}, []any{"203.0.0.0/8"}, []any{"::/0"}, []any{""}, []any{"203.0.113.9"}, nil, []any{}, []any{"203.0.113.9/32", "203.0.113.9/32"}},
-		"ingress":     {nil, []any{}, []any{nil}, document{}, false, true, "yes"},
-		"egress":      {nil, []any{}, []any{nil}, document{}, false, true, "yes"},
-		"rules":       {nil, document{}, []any{}, document{"http": nil}, document{"http": []any{nil}}, document{"http": document{}}},
-		"toPorts":     {nil, []any{}, []any{nil}, document{}},
-		"ports":       {nil, []any{}, []any{nil}, []any{document{}}, []any{document{"port": "80"}}, g.list(39, 42, func() any { return document{"port": "80", "protocol": "TCP"} })},
-		"specs":       {nil, []any{}, []any{nil}},
-		"spec":        {nil, []any{}, document{}, "x"},
-		"key":         {"", "a b", "k8s:", ":a", "a:b:c", "-a", "a/b", "a/b/c", "reserved:host", "k8s.app", strings.Repeat("x", 64), "any:", "a=b", 1, "APP", "cidr:10.0.0.0/8"},
-		"matchLabels": {nil, document{}, document{"a b": "x"}, document{"app": "a b"}, document{"app": nil}, document{"app": 1}, document{"app": ""}, document{"": "x"},
-			document{"app": strings.Repeat("x", 64)}, document{"app": "-a"}, document{"k8s:app/x": "a"}, document{"app": "a,b"}, document{"reserved:none": ""}, document{"k8s.app": "a"},
-			document{"UPPER:app": "a"}, document{"a:b:c": "x"}, document{"app": true}, []any{}, document{"cidr:10.0.0.0/8": ""}},
-		"matchExpressions": {nil, []any{}, []any{nil}, []any{document{}}, []any{document{"key": "app"}}, []any{document{"operator": "Exists"}}},
-	}
-	if values := byKey[p.key]; len(values) > 0 && g.IntN(5) > 0 {
-		return pick(g, values...)
+	if values := oddValues[p.key]; len(values) > 0 && g.IntN(5) > 0 {
+		return clone(pick(g, values...))
 	}
 	if s, ok := p.value.(string); ok && p.key == "" && g.IntN(4) > 0 {
 		if strings.Contains(s, "/") {
-			return pick(g, byKey["cidr"]...)
+			return pick(g, oddValues["cidr"]...)
 		}
 		return pick[any](g, "world-ipv4", "world-ipv6", "mars", "World", "kube-apiserver", "init", "ingress", "unmanaged", "health", "", "a b", "cluster")
 	}
@@ -93,7 +67,7 @@ func (g generator) addField(m document) {
 		{"icmps": []any{document{"fields": []any{document{"type": 8}}}}}, {"nodeSelector": document{}}, {"authentication": document{"mode": "required"}},
 		{"toServices": []any{document{"k8sService": document{"serviceName": "a"}}}}, {"toGroups": []any{document{}}}, {"fromNodes": []any{document{}}}, {"toNodes": []any{document{}}},
 		{"fromRequires": []any{document{}}}, {"toRequires": []any{}}, {"log": document{"value": "x"}}, {"serverNames": []any{"a.test"}}, {"listener": document{"name": "x", "envoyConfig": document{"name": "y"}}},
-		{"terminatingTLS": secret}, {"originatingTLS": secret}, {"l7proto": "x"}, {"l7": []any{document{}}}, {"dns": []any{document{"matchPattern": "*"}}}, {"kafka": []any{document{"topic": "a"}}},
+		{"terminatingTLS": secret}, {"originatingTLS": secret}, {"l7proto": "x"}, {"l7": []any{document{}}}, {"dns": []any{document{"matchPattern": "*"}}}, {"kafka": []any{document{"topic": "a"}}}, {"apiKey": "fetch"}, {"role": "produce"}, {"secret": document{"name": "s"}}, {"matchName": "a.test"}, {"matchPattern": "*"}, {"kafka": []any{}}, {"dns": []any{}},
 		{"http": []any{document{}}}, {"http": []any{}}, {"rules": document{"http": []any{document{}}}}, {"rules": document{"dns": []any{document{"matchPattern": "*"}}}}, {"endPort": 90}, {"except": []any{"203.0.113.9/32"}},
 		{"cidrGroupRef": "g"}, {"cidrGroupSelector": document{}}, {"headerMatches": []any{document{"name": "X-A", "value": "1"}}}, {"matchLabels": document{"app": "a"}}, {"matchExpressions": []any{}},
 		{"enableDefaultDeny": document{}}, {"enableDefaultDeny": document{"both": false}}, {"description": "x"}, {"status": document{}}, {"ingressDeny": []any{document{}}}, {"egressDeny": []any{document{}}},

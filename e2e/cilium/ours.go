@@ -109,7 +109,9 @@ func ourPeer(p peer, prefixes []netip.Prefix) l7rules.Peer {
 	case p.endpoint != nil:
 		return l7rules.Peer{ID: p.endpoint.id, Labels: p.endpoint.labels}
 	case p.addr.IsValid():
-		return l7rules.PeerOf(p.addr, prefixes)
+		outside := l7rules.PeerOf(p.addr, prefixes)
+		outside.Names = names[p.addr]
+		return outside
 	}
 	return l7rules.Peer{ID: p.entity}
 }

@@ -3,7 +3,9 @@ package cilium
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/cilium/cilium/pkg/crypto/certificatemanager"
@@ -20,6 +22,7 @@ import (
 	policyutils "github.com/cilium/cilium/pkg/policy/utils"
 	"github.com/cilium/cilium/pkg/u8proto"
 
+	"github.com/weir-proxy/weir/l7rules"
 	"github.com/weir-proxy/weir/l7rules/flow"
 )
 
@@ -40,12 +43,13 @@ type theirs struct {
 	repo       *policy.Repository
 	identities map[*endpoint]*ciliumidentity.Identity
 	prefixes   map[netip.Prefix]ciliumidentity.NumericIdentity
+	named      map[netip.Addr]ciliumidentity.NumericIdentity
 	resolved   map[*endpoint]*policy.EndpointPolicy
 }
 
 func newTheirs(logger *slog.Logger, docs []*accepted) *theirs {
 	t := &theirs{logger: logger, identities: map[*endpoint]*ciliumidentity.Identity{},
-		prefixes: map[netip.Prefix]ciliumidentity.NumericIdentity{}, resolved: map[*endpoint]*policy.EndpointPolicy{}}
+		prefixes: map[netip.Prefix]ciliumidentity.NumericIdentity{}, named: map[netip.Addr]ciliumidentity.NumericIdentity{}, resolved: map[*endpoint]*policy.EndpointPolicy{}}
 	manager := identitymanager.NewIDManager(logger)
 	translator := envoypolicy.NewEnvoyL7RulesTranslator(logger, certificatemanager.NewMockSecretManagerNotFound())
 	t.repo = policy.NewPolicyRepository(logger, nil, nil, translator, manager, noMetrics{})
@@ -69,6 +73,7 @@ func newTheirs(logger *slog.Logger, docs []*accepted) *theirs {
 			t.allocate(prefix.Masked(), all)
 		}
 	}
+	t.allocateNames(entries, all)
 	var notified sync.WaitGroup
 	t.repo.GetSelectorCache().UpdateIdentities(all, nil, &notified)
 	t.repo.GetSubjectSelectorCache().UpdateIdentities(all, nil, &notified)
@@ -96,6 +101,40 @@ func (t *theirs) allocate(prefix netip.Prefix, all ciliumidentity.IdentityMap) {
 	all[id] = labels.GetCIDRLabels(prefix).LabelArray()
 }
 
+// allocateNames gives each address with a name that some selector matches an identity of
+// its own, as the name manager does: with the labels of the selectors beside those of
+// the longest prefix around it.
+func (t *theirs) allocateNames(entries []types.PolicyEntries, all ciliumidentity.IdentityMap) {
+	for _, addr := range slices.SortedFunc(maps.Keys(names), netip.Addr.Compare) {
+		set := maps.Clone(all[t.identity(peer{addr: addr})].Labels())
+		matched := false
+		for _, list := range entries {
+			for _, entry := range list {
+				for _, selector := range entry.L3 {
+					fqdn, ok := selector.GetFQDNSelector()
+					if !ok {
+						continue
+					}
+					re, err := fqdn.ToRegex()
+					if err != nil {
+						panic(err) // it was validated
+					}
+					if slices.ContainsFunc(names[addr], func(name string) bool { return re.MatchString(name + ".") }) {
+						label := fqdn.IdentityLabel()
+						set["fqdn:"+label.Key] = label
+						matched = true
+					}
+				}
+			}
+		}
+		if matched {
+			id := ciliumidentity.IdentityScopeLocal | ciliumidentity.NumericIdentity(1<<16+len(t.named)+1)
+			t.named[addr] = id
+			all[id] = set.LabelArray()
+		}
+	}
+}
+
 // identity of a peer: the one of the longest prefix for an address outside.
 func (t *theirs) identity(p peer) ciliumidentity.NumericIdentity {
 	switch {
@@ -103,6 +142,9 @@ func (t *theirs) identity(p peer) ciliumidentity.NumericIdentity {
 		return t.identities[p.endpoint].ID
 	case !p.addr.IsValid():
 		return ciliumidentity.NumericIdentity(p.entity)
+	}
+	if id, ok := t.named[p.addr]; ok {
+		return id
 	}
 	longest := -1
 	id := ciliumidentity.ReservedIdentityWorldIPv6
@@ -162,10 +204,17 @@ func (t *theirs) judge(c *connection) (verdict, error) {
 	v := verdict{allowed: !entry.IsDeny(), proxied: !entry.IsDeny() && entry.IsRedirectEntry(), why: string(rule.LabelArrayListString())}
 	for _, r := range c.requests {
 		ok := v.allowed
+		byAll := ok
 		if v.proxied {
-			ok = envoyAllows(direction.PortRules, id, c.port, r)
+			switch r := r.(type) {
+			case *l7rules.HTTPRequest:
+				ok = envoyAllows(direction.PortRules, id, c.port, r)
+				byAll = ok
+			case *l7rules.DNSQuery:
+				ok, byAll = dnsProxyAllows(direction.PortRules, id, c.proto, c.port, r)
+			}
 		}
-		v.requests = append(v.requests, ok)
+		v.requests, v.byAll = append(v.requests, ok), append(v.byAll, byAll)
 	}
 	return v, nil
 }

@@ -49,6 +49,14 @@ func makeEndpoints(texts map[string]string) []*endpoint {
 	return all
 }
 
+// names are what every endpoint was told that addresses are called.
+var names = map[netip.Addr][]string{
+	netip.MustParseAddr("198.51.100.7"):  {"www.a.test"},
+	netip.MustParseAddr("198.51.100.8"):  {"a.test", "b.test"},
+	netip.MustParseAddr("203.0.113.9"):   {"x.y.a.test"},
+	netip.MustParseAddr("2001:db8:7::7"): {"sub-1.a.test", "test"},
+}
+
 // peer is the other end of a connection: an endpoint, an entity or an address outside.
 type peer struct {
 	endpoint *endpoint
@@ -61,20 +69,20 @@ func (p peer) String() string {
 	case p.endpoint != nil:
 		return p.endpoint.name + " {" + p.endpoint.labels.String() + "}"
 	case p.addr.IsValid():
-		return p.addr.String()
+		return strings.TrimSpace(p.addr.String() + " " + strings.Join(names[p.addr], " "))
 	}
 	return p.entity.String()
 }
 
 // connection is one that a subject opens to a peer, or a peer to it, seen from the
-// subject's side, with requests that are made on it if it is TCP.
+// subject's side, with requests that are made on it.
 type connection struct {
 	direction flow.Direction
 	subject   *endpoint
 	peer      peer
 	proto     uint8
 	port      uint16
-	requests  []*l7rules.HTTPRequest
+	requests  []flow.Request
 }
 
 func (c *connection) String() string {
@@ -90,7 +98,11 @@ func (c *connection) String() string {
 	return s
 }
 
-func requestString(r *l7rules.HTTPRequest) string {
+func requestString(req flow.Request) string {
+	r, ok := req.(*l7rules.HTTPRequest)
+	if !ok {
+		return string(req.AppendText(nil))
+	}
 	s := fmt.Sprintf("%s %s, Host %q", r.Method, r.Path, r.Host)
 	for _, h := range r.Header {
 		s += fmt.Sprintf(", %s: %q", h.Name, h.Value)
@@ -103,6 +115,7 @@ type verdict struct {
 	allowed  bool   // the connection itself
 	proxied  bool   // through the proxy, which judges its requests
 	requests []bool // each one of the connection's, in order
+	byAll    []bool // Cilium: the same if its DNS proxy knew every rule that covers the port
 	why      string // for people
 }
 
