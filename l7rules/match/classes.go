@@ -159,13 +159,11 @@ func (s *subsets) blame() int {
 	counts := make([]int, len(s.n.firsts))
 	for i := range s.sets {
 		for threads := s.sets[i].threads; len(threads) > 0; {
-			at, exact := slices.BinarySearch(s.n.firsts, threads[0])
-			if !exact {
-				at--
-			}
-			k := len(threads)
-			if at+1 < len(s.n.firsts) {
-				k, _ = slices.BinarySearch(threads, s.n.firsts[at+1])
+			// The last of those that begin there or before: some patterns add no state.
+			next, _ := slices.BinarySearch(s.n.firsts, threads[0]+1)
+			at, k := next-1, len(threads)
+			if next < len(s.n.firsts) {
+				k, _ = slices.BinarySearch(threads, s.n.firsts[next])
 			}
 			// The first states are everybody's.
 			if at >= 0 {

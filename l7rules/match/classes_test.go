@@ -140,6 +140,7 @@ func TestClassesTooLarge(t *testing.T) {
 		{`.*`, []string{`/a`, `/b`, `((a{0,30}){0,10}b?){0,3}.*a[^b]{0,60}c`}, 2},
 		{`.*a.{40}`, []string{`/a`}, -1},
 		{`.*`, many, 0},
+		{`.*`, []string{`()`, `(/a)?`, `/a`, `.*a.{40}`, ``, `/a`}, 3},
 		{`.*`, []string{`/`, strings.Repeat(`(.*a|.*b.{3})`, 200)}, 1},
 	} {
 		// A part of the bounds: the race detector is slow.

@@ -2,13 +2,14 @@ package match
 
 import (
 	"bytes"
+	"regexp/syntax"
 	"slices"
 	"strings"
 )
 
 // Bounds of a Set. What is beyond them is matched one by one, as Pattern does.
 const (
-	maxFloating = 32      // patterns without a fixed head among others with one
+	maxFloating = 32      // patterns that may skip anything, among others
 	maxTables   = 16      // each is one more pass over a value
 	maxSetWork  = 1 << 22 // threads looked at to make it: less than a second
 )
@@ -28,24 +29,24 @@ type Set struct {
 // nothing. It takes less than a second or so, whatever the patterns.
 func NewSet(patterns []*Pattern) *Set {
 	s := &Set{patterns: slices.Clone(patterns), work: maxSetWork}
-	fixed := map[string][]uint32{}
+	literal := map[string][]uint32{}
 	var others []uint32
 	for i, p := range patterns {
 		switch {
 		case p == nil || p.kind == kindNone:
 		case p.kind == kindLiterals:
 			for _, l := range p.literals {
-				fixed[string(l)] = append(fixed[string(l)], uint32(i))
+				literal[string(l)] = append(literal[string(l)], uint32(i))
 			}
 		default:
 			others = append(others, uint32(i))
 		}
 	}
-	s.literals = newLiterals(fixed)
+	s.literals = newLiterals(literal)
 	slices.SortStableFunc(others, func(a, b uint32) int { return strings.Compare(patterns[a].source, patterns[b].source) })
-	fixedHead, floating := s.split(others)
-	if len(floating) > maxFloating && len(fixedHead) > maxFloating {
-		s.addTables(fixedHead)
+	fixed, floating := s.split(others)
+	if len(floating) > maxFloating && len(fixed) > maxFloating {
+		s.addTables(fixed)
 		s.addTables(floating)
 	} else {
 		s.addTables(others)
@@ -80,17 +81,25 @@ func (s *Set) addTables(numbers []uint32) {
 	s.addTables(floating)
 }
 
-// split takes patterns apart: those that begin with a fixed string are a trie, and the
-// others multiply its states.
+// split takes patterns apart: most are a trie at heart, and those in which anything may
+// stand before something else multiply its states.
 func (s *Set) split(numbers []uint32) (fixed, floating []uint32) {
 	for _, i := range numbers {
-		if len(s.patterns[i].prefix) > 1 {
-			fixed = append(fixed, i)
-		} else {
+		if tree := s.patterns[i].tree(); tree.Op == syntax.OpConcat && slices.ContainsFunc(tree.Sub[:len(tree.Sub)-1], skips) {
 			floating = append(floating, i)
+		} else {
+			fixed = append(fixed, i)
 		}
 	}
 	return fixed, floating
+}
+
+// skips reports whether a tree repeats a dot.
+func skips(re *syntax.Regexp) bool {
+	if (re.Op == syntax.OpStar || re.Op == syntax.OpPlus) && isAny(re.Sub[0]) {
+		return true
+	}
+	return slices.ContainsFunc(re.Sub, skips)
 }
 
 // newTable makes one automaton of some patterns, nil if that takes too much.
