@@ -193,6 +193,38 @@ func mutate(rng *rand.Rand, v string) string {
 	return string(b)
 }
 
+// Whatever the budget, an automaton is whole or not there.
+func TestBudget(t *testing.T) {
+	all := compileAll(t, `(.*(\pL)*)*`, `((.*[^/])*)?`, `/a/[^/]+/b`, `é|k`)
+	build := func(limit budget) (*subsets, int, error) {
+		n := newNFA(false)
+		root := n.state()
+		for i, p := range all {
+			n.addPattern(root, p.tree(), int32(i))
+		}
+		s := newSubsets(n, limit)
+		s.start(root)
+		steps := 0
+		err := s.run(func(_ int32, list []byteStep) { steps += len(list) })
+		return s, steps, err
+	}
+	const plenty = 1 << 24
+	whole, want, err := build(budget{plenty, plenty, plenty})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for short := 0; short < 3000; short += 1 + short/4 {
+		for _, limit := range []budget{{plenty, plenty - whole.budget.work - 1 - short, plenty}, {plenty, plenty, plenty - whole.budget.kept - 1 - short}, {len(whole.states) - 1 - short, plenty, plenty}} {
+			if _, steps, err := build(limit); err == nil {
+				t.Fatalf("budget %+v: %d steps of %d and no error", limit, steps, want)
+			}
+		}
+	}
+	if _, steps, err := build(budget{len(whole.states), plenty - whole.budget.work, plenty - whole.budget.kept}); err != nil || steps != want {
+		t.Errorf("with just enough: %d steps of %d, %v", steps, want, err)
+	}
+}
+
 // Many patterns are few automata, made soon, and small.
 func TestSetOfMany(t *testing.T) {
 	for _, c := range []struct {

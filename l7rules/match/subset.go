@@ -126,13 +126,17 @@ func stateKeyOf(t target) stateKey { return stateKey{set: t.set, emit: t.emit} }
 
 // run makes all states, and calls visit for each with its steps, until the budget is spent.
 func (s *subsets) run(visit func(state int32, steps []byteStep)) error {
+	if len(s.n.states) > maxNFA || s.budget.spent() {
+		return errBudget
+	}
 	for id := int32(0); int(id) < len(s.states); id++ {
-		if len(s.states) > s.budget.states || s.budget.spent() || len(s.n.states) > maxNFA {
-			return errBudget
-		}
 		st := s.states[id].stateKey
 		steps := s.step(st)
 		s.states[id].end = s.endOf(st)
+		// Looked at last: what was spent in the midst of a step has left that one unfinished.
+		if len(s.states) > s.budget.states || s.budget.spent() {
+			return errBudget
+		}
 		visit(id, steps)
 	}
 	return nil
