@@ -96,7 +96,8 @@ int weir_guard(struct __sk_buff *skb) {
     if (a.action == ACTION_ALLOW)
         return 1;
     /* A SYN for the proxy that came here: the sender tries again, and sk_lookup knows the listener by then. */
-    if (a.action != ACTION_REDIRECT)
+    /* What follows a SYN of a connection that is gone, or was refused, has no record of its own. */
+    if (a.action != ACTION_REDIRECT && (proto != IPPROTO_TCP || a.seen))
         record_arrival(&a);
     return 0;
 }

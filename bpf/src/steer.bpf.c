@@ -44,7 +44,9 @@ int weir_steer(struct bpf_sk_lookup *ctx) {
     }
     if (is_listeners_port(ctx))
         return SK_DROP;
-    if (!ingress || is_any(&a.k.local)) /* no packet: bpf_sk_lookup_tcp wants to know who listens. Linux takes none from such a source */
+    if (!ingress || is_any(&a.k.local) || !ctx->ingress_ifindex)
+        /* No packet: bpf_sk_lookup_tcp wants to know who listens, or sock_diag looks for a socket that is gone. Linux takes no packet from such
+         * a source, and each came by an interface (Linux 5.17). */
         return SK_PASS;
 
     a.endpoint = weir_receiver(&a.k);
