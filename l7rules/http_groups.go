@@ -5,9 +5,16 @@ import (
 	"slices"
 )
 
-// groups holds the ranks of the rules that have the same patterns, by these; and, by
-// method and path with anyHost, the lowest rank of an allow rule that has them. It is an open
-// hash table, a power of two of slots, some of them empty.
+// groupKey is what the rules of a group have in common: the numbers of the patterns of
+// their fields, and that of the header they ask for.
+type groupKey [httpFields + 1]uint32
+
+const fieldHeader = httpFields
+
+// groups holds the ranks of the rules of a group, by its key. For the sake of nearest it
+// has more: with anyOther as header, those with any, if some ask for one; with anyOther as
+// host, the lowest rank of an allow rule with a method and path. It is an open hash table, a
+// power of two of slots, some of them empty.
 type groups struct {
 	slots []group
 	ranks []uint32
@@ -16,7 +23,7 @@ type groups struct {
 // group is one rule: its rank, used, and plain if it asks for nothing else. Or it is more
 // of them: ranks[at] is how many, they follow, and at is used and several.
 type group struct {
-	key [httpFields]uint32
+	key groupKey
 	at  uint32
 }
 
@@ -27,14 +34,18 @@ const (
 	groupAt      = groupSeveral - 1
 )
 
-// anyHost is the number of no pattern.
-const anyHost = 1<<32 - 1
+// anyOther is the number of no pattern.
+const anyOther = 1<<32 - 1
 
 func (x *httpIndex) makeGroups() {
-	byKey := map[[httpFields]uint32][]uint32{}
+	byKey := map[groupKey][]uint32{}
 	for rank, key := range x.uses {
 		byKey[key] = append(byKey[key], uint32(rank))
-		key[fieldHost] = anyHost
+		if len(x.headers.names) > 0 {
+			key[fieldHeader] = anyOther
+			byKey[key] = append(byKey[key], uint32(rank))
+		}
+		key[fieldHost], key[fieldHeader] = anyOther, 0
 		if rank >= len(x.deny) && byKey[key] == nil {
 			byKey[key] = []uint32{uint32(rank)}
 		}
@@ -55,10 +66,10 @@ func (x *httpIndex) makeGroups() {
 }
 
 // slot returns that of a key, or the one where it would be.
-func (g *groups) slot(key [httpFields]uint32) *group {
+func (g *groups) slot(key groupKey) *group {
 	const factor = 0x9E3779B97F4A7C15
 	h := (uint64(key[0])<<32 | uint64(key[1])) * factor
-	h = (h ^ h>>32 ^ uint64(key[2])) * factor
+	h = (h ^ h>>32 ^ (uint64(key[2])<<32 | uint64(key[3]))) * factor
 	for at := h >> 32; ; at++ {
 		s := &g.slots[at&uint64(len(g.slots)-1)]
 		if s.at == 0 || s.key == key {
@@ -68,7 +79,7 @@ func (g *groups) slot(key [httpFields]uint32) *group {
 }
 
 // try looks for lower ranks among the rules with some patterns.
-func (g *groups) try(s *search, key [httpFields]uint32) {
+func (g *groups) try(s *search, key groupKey) {
 	switch at := g.slot(key).at; {
 	case at == 0:
 	case at&groupSeveral != 0:
@@ -94,6 +105,10 @@ func (x *httpIndex) nearest(r *HTTPRequest) (rule *httpRule, matched int, ok boo
 	if len(m[fieldMethod])*len(m[fieldPath])*(1+len(m[fieldHost])) > maxNearest {
 		return nil, 0, false
 	}
+	header := uint32(0)
+	if len(x.headers.names) > 0 {
+		header = anyOther
+	}
 	best, matched := uint32(len(x.deny)), 0
 	better := func(rank uint32, n int) {
 		if int(rank) >= len(x.deny) && (n > matched || n == matched && rank < best) {
@@ -106,11 +121,11 @@ func (x *httpIndex) nearest(r *HTTPRequest) (rule *httpRule, matched int, ok boo
 			better(ranks[i], 1)
 		}
 		for _, path := range m[fieldPath] {
-			for _, rank := range x.groups.list([httpFields]uint32{method, path, anyHost}) {
+			for _, rank := range x.groups.list(groupKey{method, path, anyOther}) {
 				better(rank, 2)
 			}
 			for _, host := range m[fieldHost] {
-				for _, rank := range x.groups.list([httpFields]uint32{method, path, host}) {
+				for _, rank := range x.groups.list(groupKey{method, path, host, header}) {
 					better(rank, x.rule(rank).matched(r))
 				}
 			}
@@ -119,7 +134,7 @@ func (x *httpIndex) nearest(r *HTTPRequest) (rule *httpRule, matched int, ok boo
 	return x.rule(best), matched, true
 }
 
-func (g *groups) list(key [httpFields]uint32) []uint32 {
+func (g *groups) list(key groupKey) []uint32 {
 	switch at := g.slot(key).at; {
 	case at == 0:
 		return nil

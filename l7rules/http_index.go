@@ -17,8 +17,9 @@ const fewRules = 12
 type httpIndex struct {
 	// A rank is a rule's place among the deny rules and then the allow rules.
 	deny, allow []httpRule
-	uses        [][httpFields]uint32 // by rank: the pattern of each field
+	uses        []groupKey // by rank
 	fields      [httpFields]indexField
+	headers     headerIndex
 	order       [httpFields]int // fields, those with the most patterns first
 	groups      groups
 
@@ -47,7 +48,7 @@ func (f *indexField) rules(pattern uint32) []uint32 {
 
 // newHTTPIndex compiles rules: 10,000 of them in about a second.
 func newHTTPIndex(deny, allow []httpRule) *httpIndex {
-	x := &httpIndex{deny: deny, allow: allow, uses: make([][httpFields]uint32, len(deny)+len(allow))}
+	x := &httpIndex{deny: deny, allow: allow, uses: make([]groupKey, len(deny)+len(allow))}
 	for f := range x.fields {
 		patterns := []*match.Pattern{nil}
 		known := map[string]uint32{}
@@ -76,6 +77,7 @@ func newHTTPIndex(deny, allow []httpRule) *httpIndex {
 		x.order[f] = f
 	}
 	slices.SortFunc(x.order[:], func(a, b int) int { return len(x.fields[b].starts) - len(x.fields[a].starts) })
+	x.makeHeaders()
 	x.makeGroups()
 	return x
 }
@@ -193,9 +195,11 @@ func (h *httpRule) matchesBut(f int, r *HTTPRequest) bool {
 // combine looks for rules where no field leaves few. All of them have matches.
 func (s *search) combine(m *httpMatches) {
 	x := s.x
+	var buf [maxHeaderNames + 1]uint32
+	headers := x.headers.match(buf[:0], s.r)
 	// Either every combination of patterns is tried, or every rule that has one of the
 	// patterns of one field.
-	combinations := len(m[fieldMethod]) * len(m[fieldPath]) * len(m[fieldHost])
+	combinations := len(m[fieldMethod]) * len(m[fieldPath]) * len(m[fieldHost]) * len(headers)
 	fewest, of := combinations, -1
 	if combinations > 8 {
 		for f := range m {
@@ -208,17 +212,19 @@ func (s *search) combine(m *httpMatches) {
 			}
 		}
 	}
-	if of < 0 {
-		for _, path := range m[fieldPath] {
-			for _, method := range m[fieldMethod] {
-				for _, host := range m[fieldHost] {
-					x.groups.try(s, [httpFields]uint32{method, path, host})
-				}
-			}
-		}
-	} else {
+	if of >= 0 {
 		for _, p := range m[of] {
 			s.try(x.fields[of].rules(p), m)
+		}
+		return
+	}
+	for _, path := range m[fieldPath] {
+		for _, method := range m[fieldMethod] {
+			for _, host := range m[fieldHost] {
+				for _, header := range headers {
+					x.groups.try(s, groupKey{method, path, host, header})
+				}
+			}
 		}
 	}
 }
@@ -265,8 +271,8 @@ func (s *search) try(ranks []uint32, m *httpMatches) {
 
 // among reports whether the patterns of a rule are among m.
 func (x *httpIndex) among(rank uint32, m *httpMatches) bool {
-	for f, p := range x.uses[rank] {
-		if _, ok := slices.BinarySearch(m[f], p); !ok {
+	for f := range m {
+		if _, ok := slices.BinarySearch(m[f], x.uses[rank][f]); !ok {
 			return false
 		}
 	}

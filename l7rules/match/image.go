@@ -95,7 +95,7 @@ func (s *Set) Image() (image []byte, ok bool) {
 func (s *Set) Size() int {
 	n := 4*len(s.literals.slots) + len(s.literals.text) + 4*len(s.literals.outs) + 4*len(s.single) + 8*len(s.patterns)
 	for _, t := range s.tables {
-		n += len(t.class) + 8*len(t.cells) + 4*len(t.outs)
+		n += t.size()
 	}
 	return n
 }

@@ -9,9 +9,10 @@ import (
 
 // Bounds of a Set. What is beyond them is matched one by one, as Pattern does.
 const (
-	maxFloating = 32      // patterns that may skip anything, among others
-	maxTables   = 16      // each is one more pass over a value
-	maxSetWork  = 1 << 22 // threads looked at to make it: less than a second
+	maxFloating = 32       // patterns that may skip anything, among others
+	maxSetSize  = 16 << 20 // bytes of all tables
+	maxTables   = 16       // each is one more pass over a value
+	maxSetWork  = 1 << 22  // threads looked at to make it: less than a second
 )
 
 // Set is many patterns that one pass over a value decides: fixed strings by a hash, the
@@ -22,13 +23,14 @@ type Set struct {
 	literals literals
 	tables   []*table
 	single   []uint32 // patterns that no table holds
-	work     int      // left
+	work     int      // left, and size
+	size     int
 }
 
 // NewSet compiles patterns, which are then known by their index. A nil pattern matches
 // nothing. It takes less than a second or so, whatever the patterns.
 func NewSet(patterns []*Pattern) *Set {
-	s := &Set{patterns: slices.Clone(patterns), work: maxSetWork}
+	s := &Set{patterns: slices.Clone(patterns), work: maxSetWork, size: maxSetSize}
 	literal := map[string][]uint32{}
 	var others []uint32
 	for i, p := range patterns {
@@ -66,6 +68,7 @@ func (s *Set) addTables(numbers []uint32) {
 	}
 	if t := s.newTable(numbers); t != nil {
 		s.tables = append(s.tables, t)
+		s.size -= t.size()
 		return
 	}
 	if len(numbers) == 1 {
@@ -124,7 +127,7 @@ func (s *Set) newTable(numbers []uint32) *table {
 	if err != nil {
 		return nil
 	}
-	return pack(sub, start, steps)
+	return pack(sub, start, steps, s.size)
 }
 
 // Append adds to dst, ascending and without repetition, the numbers of the patterns that

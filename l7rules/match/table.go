@@ -5,12 +5,6 @@ import (
 	"slices"
 )
 
-// Bounds of one table.
-const (
-	maxTableCells = 1 << 21 // 8 bytes each
-	maxTableOuts  = 1 << 20 // 4 bytes each
-)
-
 // table is a deterministic automaton over bytes, packed so that a state takes as many
 // cells as it has ways on that are not its usual one. Image describes it byte by byte.
 type table struct {
@@ -32,12 +26,12 @@ const (
 )
 
 // pack makes a table of all states of s, whose steps are given by state; nil if that
-// takes too much.
-func pack(s *subsets, start int32, steps [][]byteStep) *table {
+// takes more than a number of bytes.
+func pack(s *subsets, start int32, steps [][]byteStep, limit int) *table {
 	t := &table{outs: []uint32{0, 0}}
 	classes := t.classify(steps)
-	bases, size := place(t, start, steps, classes)
-	if size > maxTableCells {
+	bases, size := place(t, start, steps, classes, limit/8)
+	if 8*size > limit {
 		return nil
 	}
 	t.cells = make([]cell, size)
@@ -62,7 +56,7 @@ func pack(s *subsets, start int32, steps [][]byteStep) *table {
 				t.outs = append(t.outs, uint32(len(s.lists[list])))
 				t.outs = append(t.outs, s.lists[list]...)
 			}
-			if len(t.outs) > maxTableOuts {
+			if 8*size+4*len(t.outs) > limit {
 				return nil
 			}
 		}
@@ -143,8 +137,8 @@ func (t *table) unusual(steps []byteStep, classes int, usual int32, f func(class
 }
 
 // place finds the first cell of each state, states that follow each other close together.
-// size is the number of cells.
-func place(t *table, start int32, steps [][]byteStep, classes int) (bases []uint32, size int) {
+// size is the number of cells; beyond limit it stops.
+func place(t *table, start int32, steps [][]byteStep, classes, limit int) (bases []uint32, size int) {
 	const tries = 64 // places that do not fit until what is before them is given up
 	bases = make([]uint32, len(steps))
 	var taken []bool
@@ -187,7 +181,7 @@ func place(t *table, start int32, steps [][]byteStep, classes int) (bases []uint
 	seen := make([]bool, len(steps))
 	seen[0] = true
 	stack := []int32{start}
-	for len(stack) > 0 && len(taken) <= maxTableCells {
+	for len(stack) > 0 && len(taken) <= limit {
 		state := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
 		if seen[state] {
@@ -250,3 +244,6 @@ func (t *table) report(s uint32) []uint32 {
 	out := t.cells[s].lo
 	return t.outs[out+1 : out+1+t.outs[out]]
 }
+
+// size is the memory it takes, in bytes.
+func (t *table) size() int { return len(t.class) + 8*len(t.cells) + 4*len(t.outs) }
