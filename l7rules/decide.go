@@ -135,7 +135,11 @@ func (rs *Ruleset) add(p *PortRule, deny bool, dec Decision) {
 		http, names, kafka = &rs.deny, &rs.denyNames, &rs.denyKafka
 	}
 	for i := range p.HTTP {
-		*http = append(*http, newHTTPRule(&p.HTTP[i], &dec))
+		h := newHTTPRule(&p.HTTP[i], &dec)
+		for j := range h.headers {
+			h.headers[j].any = deny && h.headers[j].exact
+		}
+		*http = append(*http, h)
 	}
 	for _, list := range [][]NameRule{p.DNS, p.TLS} {
 		for _, n := range list {

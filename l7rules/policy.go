@@ -152,7 +152,8 @@ type NameRule struct {
 }
 
 // HeaderMatch asks for a header field: any number of them with any value, or, if
-// Exact, exactly one with this value.
+// Exact, exactly one with this value. In a deny rule one of several is enough: who reads
+// the request next may believe that one.
 type HeaderMatch struct {
 	Name  string // compared without regard to case
 	Value string

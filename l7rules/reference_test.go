@@ -107,9 +107,9 @@ func refKafkaRules(policies []*Policy, f testFlow) bool {
 func refRequest(pr PortRule, req flow.Request, deny bool) bool {
 	switch q := req.(type) {
 	case *HTTPRequest:
-		return slices.ContainsFunc(pr.HTTP, func(h HTTPRule) bool { return refHTTP(h, q) })
+		return slices.ContainsFunc(pr.HTTP, func(h HTTPRule) bool { return refHTTP(h, q, deny) })
 	case *GRPCRequest:
-		return slices.ContainsFunc(pr.HTTP, func(h HTTPRule) bool { return refHTTP(h, &q.HTTPRequest) })
+		return slices.ContainsFunc(pr.HTTP, func(h HTTPRule) bool { return refHTTP(h, &q.HTTPRequest, deny) })
 	case *DNSQuery:
 		odd := strings.ContainsAny(q.Name, "!\\")
 		return slices.ContainsFunc(pr.DNS, func(n NameRule) bool { return deny && odd || refName(n.Name.String(), q.Name) })
@@ -214,7 +214,7 @@ func refPeer(p Peers, f testFlow) bool {
 	return false
 }
 
-func refHTTP(h HTTPRule, r *HTTPRequest) bool {
+func refHTTP(h HTTPRule, r *HTTPRequest, deny bool) bool {
 	for _, m := range []struct {
 		p *match.Pattern
 		v []byte
@@ -229,6 +229,12 @@ func refHTTP(h HTTPRule, r *HTTPRequest) bool {
 			if strings.EqualFold(string(f.Name), m.Name) {
 				values = append(values, string(f.Value))
 			}
+		}
+		if deny && m.Exact {
+			if !slices.Contains(values, m.Value) {
+				return false
+			}
+			continue
 		}
 		if len(values) == 0 || m.Exact && !slices.Equal(values, []string{m.Value}) {
 			return false

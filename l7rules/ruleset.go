@@ -44,6 +44,7 @@ type headerMatch struct {
 	name  []byte
 	value []byte
 	exact bool
+	any   bool // exact, and in a deny rule: one of several fields is enough
 }
 
 // Protocol is the application protocol that the requests must be in.
@@ -162,10 +163,10 @@ func (rs *Ruleset) settle(deny, allow *Decision) (d Decision, ok bool) {
 func newHTTPRule(r *HTTPRule, d *Decision) httpRule {
 	h := httpRule{method: r.Method, path: r.Path, host: r.Host, grpc: r.GRPC, decision: d}
 	for _, m := range r.Headers {
-		h.headers = append(h.headers, headerMatch{[]byte(m.Name), []byte(m.Value), m.Exact})
+		h.headers = append(h.headers, headerMatch{name: []byte(m.Name), value: []byte(m.Value), exact: m.Exact})
 	}
 	for _, m := range r.Log {
-		h.log = append(h.log, headerMatch{[]byte(m.Name), []byte(m.Value), m.Exact})
+		h.log = append(h.log, headerMatch{name: []byte(m.Name), value: []byte(m.Value), exact: m.Exact})
 	}
 	return h
 }
@@ -191,15 +192,20 @@ func (h *httpRule) matchesHeaders(r *HTTPRequest) bool {
 // matches looks at every field of the name: where the sender repeats a field, who
 // reads the request next may believe another one than we do.
 func (m *headerMatch) matches(fields []HeaderField) bool {
-	n, equal := 0, false
+	n, equal := 0, 0
 	for i := range fields {
 		if equalFold(fields[i].Name, m.name) {
 			n++
-			equal = bytes.Equal(fields[i].Value, m.value)
+			if bytes.Equal(fields[i].Value, m.value) {
+				equal++
+			}
 		}
 	}
-	if m.exact {
-		return n == 1 && equal
+	switch {
+	case m.any:
+		return equal > 0
+	case m.exact:
+		return n == 1 && equal == 1
 	}
 	return n > 0
 }
