@@ -92,6 +92,9 @@ func (o *oracle) newWorld(docs []document) (*world, []*disagreement, error) {
 	if w.ours, err = newOurs(strings.Join(texts, separator)); err != nil {
 		return nil, disagreements, fmt.Errorf("documents that can be read one by one cannot together: %w", err)
 	}
+	if err := w.ours.resolve(); err != nil {
+		w.ours.resolver = nil // some endpoint's policies contradict each other; judge says so
+	}
 	w.theirs = newTheirs(o.logger, all)
 	return w, disagreements, nil
 }

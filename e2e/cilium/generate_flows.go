@@ -1,6 +1,7 @@
 package cilium
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 
@@ -96,6 +97,9 @@ func (g generator) request() *l7rules.HTTPRequest {
 	r := &l7rules.HTTPRequest{Proto: "HTTP/1.1",
 		Method: []byte(pick(g, "GET", "GET", "GET", "GET", "HEAD", "POST", "PUT", "DELETE", "get", "GETX")),
 		Path:   []byte(pick(g, paths...)), Host: []byte(pick(g, hosts...))}
+	if g.oneIn(4) {
+		r.Path = fmt.Appendf(nil, pick(g, "/n%d", "/n%d", "/n%d/x", "/%d", "/N%d"), g.IntN(41))
+	}
 	for range g.IntN(3) * g.IntN(2) {
 		r.Header = append(r.Header, l7rules.HeaderField{
 			Name:  []byte(pick(g, "X-A", "X-A", "x-a", "X-B", "User-Agent", "X-C")),

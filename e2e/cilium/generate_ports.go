@@ -1,6 +1,9 @@
 package cilium
 
-import "strconv"
+import (
+	"fmt"
+	"strconv"
+)
 
 // Ports on which documents have rules of other protocols than HTTP, far from those that
 // have them.
@@ -93,6 +96,15 @@ func (g generator) port(http bool) document {
 }
 
 func (g generator) httpRules() []any {
+	if g.oneIn(15) { // so many that they are indexed, each with a path of its own
+		i := -1
+		return g.list(13, 40, func() any {
+			i++
+			r := g.httpRule()
+			r["path"] = fmt.Sprintf(pick(g, "/n%d", "/n%d", "/n%d/.*", "/n?%d", "(?i)/N%d"), i)
+			return r
+		})
+	}
 	for {
 		all := g.list(1, 3, func() any { return g.httpRule() })
 		if !hasRuleTwice(document{"http": all}) {

@@ -8,6 +8,7 @@ import (
 	"github.com/weir-proxy/weir/identity"
 	"github.com/weir-proxy/weir/l7rules"
 	"github.com/weir-proxy/weir/l7rules/cnp"
+	"github.com/weir-proxy/weir/l7rules/flow"
 )
 
 // ours is what Weir makes of one file of policies.
@@ -15,10 +16,17 @@ type ours struct {
 	policies []*l7rules.Policy
 	prefixes []netip.Prefix
 	compiled map[*endpoint]*l7rules.EndpointPolicy
+	resolver *l7rules.Resolver // the same for all subjects and peers at once; nil if it cannot be
+	tables   map[tableOf]map[identity.ID][]l7rules.Entry
+}
+
+type tableOf struct {
+	subject   *endpoint
+	direction flow.Direction
 }
 
 func newOurs(file string) (*ours, error) {
-	o := &ours{compiled: map[*endpoint]*l7rules.EndpointPolicy{}}
+	o := &ours{compiled: map[*endpoint]*l7rules.EndpointPolicy{}, tables: map[tableOf]map[identity.ID][]l7rules.Entry{}}
 	if file == "" {
 		return o, nil // no file at all: an empty one is an error
 	}
@@ -59,8 +67,13 @@ func (o *ours) judge(c *connection) (verdict, error) {
 	}
 	p := ourPeer(c.peer, o.prefixes)
 	entry := ep.Lookup(c.direction, p, c.proto, c.port)
-	if err := sameInTable(ep, c, p, entry); err != nil {
+	if err := sameInTable(ep.Table(c.direction, p), c, entry); err != nil {
 		return verdict{}, err
+	}
+	if o.resolver != nil {
+		if err := sameInTable(o.resolved(c), c, entry); err != nil {
+			return verdict{}, fmt.Errorf("resolver: %w", err)
+		}
 	}
 	// Prefixes of other endpoints' policies must make no difference, and neither must
 	// it that a prefix has a number of its own, as in the agent.
@@ -86,8 +99,7 @@ func (o *ours) judge(c *connection) (verdict, error) {
 
 // sameInTable reports an error where the table, which goes into the kernel, says
 // something else than Lookup.
-func sameInTable(ep *l7rules.EndpointPolicy, c *connection, p l7rules.Peer, want l7rules.Entry) error {
-	table := ep.Table(c.direction, p)
+func sameInTable(table []l7rules.Entry, c *connection, want l7rules.Entry) error {
 	proto := c.proto
 	if !slices.ContainsFunc(table, func(e l7rules.Entry) bool { return e.Proto == proto }) {
 		proto = 0 // what holds for every protocol that the table does not list
@@ -98,10 +110,56 @@ func sameInTable(ep *l7rules.EndpointPolicy, c *connection, p l7rules.Peer, want
 			got = e
 		}
 	}
-	if got.Action != want.Action || got.Rules != want.Rules {
+	if got.Action != want.Action || (got.Rules == nil) != (want.Rules == nil) {
 		return fmt.Errorf("the table says %v, Lookup says %v", got.Action, want.Action)
 	}
 	return nil
+}
+
+// resolve puts all policies into a Resolver, one half of them after the other.
+func (o *ours) resolve() error {
+	var subjects []identity.Labels
+	var peers []l7rules.Peer
+	for _, ep := range endpoints {
+		subjects = append(subjects, ep.labels)
+		peers = append(peers, ourPeer(peer{endpoint: ep}, nil))
+	}
+	peers = append(peers, l7rules.Peer{ID: identity.Host}, l7rules.Peer{ID: identity.RemoteNode})
+	for _, addr := range addresses {
+		// A peer of its own, as the agent makes one for every prefix.
+		p := ourPeer(peer{addr: addr}, o.prefixes)
+		if p.ID = addressID(addr); !p.Prefix.IsValid() {
+			p.Prefix = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		peers = append(peers, p)
+	}
+	resolver, err := (&l7rules.Resolver{}).Update(o.policies[:len(o.policies)/2], subjects)
+	if err == nil {
+		resolver, err = resolver.WithPeers(peers).Update(o.policies, subjects)
+	}
+	o.resolver = resolver
+	return err
+}
+
+func addressID(addr netip.Addr) identity.ID {
+	return identity.FirstLocal + identity.ID(slices.Index(addresses, addr))
+}
+
+// resolved is the resolver's table for a connection.
+func (o *ours) resolved(c *connection) []l7rules.Entry {
+	at := tableOf{c.subject, c.direction}
+	if o.tables[at] == nil {
+		o.tables[at] = map[identity.ID][]l7rules.Entry{}
+		o.resolver.Tables(c.subject.labels, c.direction, func(peers []identity.ID, table []l7rules.Entry) {
+			for _, id := range peers {
+				o.tables[at][id] = table
+			}
+		})
+	}
+	if c.peer.addr.IsValid() {
+		return o.tables[at][addressID(c.peer.addr)]
+	}
+	return o.tables[at][ourPeer(c.peer, nil).ID]
 }
 
 func ourPeer(p peer, prefixes []netip.Prefix) l7rules.Peer {
