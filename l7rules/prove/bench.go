@@ -2,7 +2,6 @@ package prove
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/weir-proxy/weir/l7rules/match"
 )
@@ -12,17 +11,28 @@ import (
 type bench struct {
 	methods, hosts, paths, pathsOrAsterisk, names *domain
 
-	budget int // instructions that automata may still look at
+	options []*match.Pattern // the method that may ask for "*"
+
+	budget int // of requests and of automata that are too large: see maxBudget
 
 	known map[string][]word      // by domain and patterns
 	lists map[string]requestList // by the texts of rules
 }
 
+// Costs of what an answer keeps or waits for. An automaton that is too large takes a second
+// or two, a request some hundred bytes.
+const (
+	maxBudget   = 1_000_000
+	requestCost = 1
+	largeCost   = maxBudget / 10
+)
+
 func newBench() *bench {
 	return &bench{
 		budget:  maxBudget,
 		methods: methods(), hosts: hosts(), paths: paths(false), pathsOrAsterisk: paths(true), names: hostNames(),
-		known: map[string][]word{}, lists: map[string]requestList{},
+		options: []*match.Pattern{newDomain("", "OPTIONS", "").within},
+		known:   map[string][]word{}, lists: map[string]requestList{},
 	}
 }
 
@@ -30,26 +40,31 @@ func newBench() *bench {
 var wellKnown = [...]string{"GET", "POST", "DELETE", "PUT", "HEAD", "PATCH", "OPTIONS"}
 
 // words is the function of that name with a memory.
-func (b *bench) words(d *domain, patterns []string) ([]word, error) {
-	key := d.name + "\x00" + strings.Join(patterns, "\x00")
+func (b *bench) words(d *domain, patterns []*match.Pattern) ([]word, error) {
+	key := d.name
+	for _, p := range patterns {
+		key += "\x00" + p.String()
+	}
 	if list, ok := b.known[key]; ok {
 		return list, nil
 	}
-	list, err := words(d, patterns, &b.budget)
+	if b.budget <= 0 {
+		return nil, &tooLarge{0, "too much is too large already"}
+	}
+	list, err := words(d, patterns)
 	if err != nil {
+		b.budget -= largeCost
 		return nil, err
 	}
 	if d == b.methods {
-		if list, err = familiar(list, patterns); err != nil {
-			return nil, err
-		}
+		familiar(list, patterns)
 	}
 	b.known[key] = list
 	return list, nil
 }
 
 // familiar replaces witnesses by well-known methods of the same class.
-func familiar(list []word, patterns []string) ([]word, error) {
+func familiar(list []word, patterns []*match.Pattern) {
 	byKey := map[string]int{}
 	for i, w := range list {
 		byKey[w.patterns.key()] = i
@@ -58,11 +73,7 @@ func familiar(list []word, patterns []string) ([]word, error) {
 	for _, m := range wellKnown {
 		matched := newSet(max(len(patterns), 1))
 		for i, p := range patterns {
-			ok, err := matches(p, m)
-			if err != nil {
-				return nil, err
-			}
-			if ok {
+			if p.Match([]byte(m)) {
 				matched.add(i)
 			}
 		}
@@ -70,7 +81,6 @@ func familiar(list []word, patterns []string) ([]word, error) {
 			list[i].value, taken[i] = m, true
 		}
 	}
-	return list, nil
 }
 
 // text is a pattern as a part of a key.
@@ -79,12 +89,4 @@ func text(p *match.Pattern) string {
 		return "-"
 	}
 	return fmt.Sprintf("%q", p.String())
-}
-
-func matches(pattern, value string) (bool, error) {
-	p, err := match.Compile(pattern)
-	if err != nil {
-		return false, fmt.Errorf("read pattern %q: %w", pattern, err)
-	}
-	return p.Match([]byte(value)), nil
 }

@@ -62,9 +62,9 @@ func (b *bench) httpRequests(rules []*l7rules.HTTPRule) ([]flow.Request, error) 
 
 func (b *bench) byMethod(rules []*l7rules.HTTPRule, d draft) ([]draft, error) {
 	anyPath := slices.ContainsFunc(rules, func(r *l7rules.HTTPRule) bool { return r.Path != nil })
-	var extra []string
+	var extra []*match.Pattern
 	if anyPath {
-		extra = []string{"OPTIONS"}
+		extra = b.options
 	}
 	return b.byPattern(b.methods, extra, rules, d, func(r *l7rules.HTTPRule) *match.Pattern { return r.Method }, func(d *draft, v string) {
 		d.req.Method, d.options = []byte(v), anyPath && v == "OPTIONS"
@@ -84,12 +84,12 @@ func (b *bench) byPath(rules []*l7rules.HTTPRule, d draft) ([]draft, error) {
 }
 
 // byPattern makes a draft of every class of one field.
-func (b *bench) byPattern(domain *domain, extra []string, rules []*l7rules.HTTPRule, d draft,
+func (b *bench) byPattern(domain *domain, extra []*match.Pattern, rules []*l7rules.HTTPRule, d draft,
 	field func(*l7rules.HTTPRule) *match.Pattern, fill func(*draft, string)) ([]draft, error) {
 	patterns := slices.Clone(extra)
 	index := map[string]int{}
 	for i, p := range patterns {
-		index[p] = i
+		index[p.String()] = i
 	}
 	var places []l7rules.Origin
 	for range extra {
@@ -99,7 +99,7 @@ func (b *bench) byPattern(domain *domain, extra []string, rules []*l7rules.HTTPR
 		if p := field(rules[i]); p != nil {
 			if _, ok := index[p.String()]; !ok {
 				index[p.String()] = len(patterns)
-				patterns = append(patterns, p.String())
+				patterns = append(patterns, p)
 				places = append(places, rules[i].Origin)
 			}
 		}
@@ -108,7 +108,7 @@ func (b *bench) byPattern(domain *domain, extra []string, rules []*l7rules.HTTPR
 	if err != nil {
 		var e *tooLarge
 		if isTooLarge(err, &e) {
-			return nil, &Unknown{fmt.Sprintf("the %s patterns: %s, most of them for %s", domain.name, e.reason, quote(patterns[e.pattern])), places[e.pattern]}
+			return nil, &Unknown{fmt.Sprintf("the %s patterns: %s, most of them for %s", domain.name, e.reason, quote(patterns[e.pattern].String())), places[e.pattern]}
 		}
 		return nil, err
 	}

@@ -11,24 +11,6 @@ import (
 	"github.com/weir-proxy/weir/l7rules/match"
 )
 
-// hostNames are names of hosts in lower case: labels of letters, digits, '-' and '_', with
-// dots between. Of other names only "*" says something.
-func hostNames() *domain {
-	const (
-		start = iota // or behind a dot
-		label
-	)
-	return build("name", lowers+digits+special, start, func(s int, c byte) (int, bool) {
-		switch {
-		case isAlnum(c) && (c < 'A' || c > 'Z') || c == '-' || c == '_':
-			return label, true
-		case c == '.' && s == label:
-			return start, true
-		}
-		return 0, false
-	}, func(s int) bool { return s == label })
-}
-
 // nameExpr is a regular expression that matches what a pattern does, in hostNames.
 func nameExpr(n match.Name) string {
 	const star = "[a-z0-9_-]*"
@@ -37,7 +19,7 @@ func nameExpr(n match.Name) string {
 	case key == "*":
 		return ".*"
 	case key == "":
-		return `[^\x00-\x{10FFFF}]` // nothing
+		return nothing
 	}
 	below := ""
 	if rest, ok := strings.CutPrefix(key, "**."); ok {
@@ -53,9 +35,13 @@ func nameExpr(n match.Name) string {
 // nameClasses finds every set of patterns that one host's name matches at once, with a
 // name of each.
 func (b *bench) nameClasses(names []l7rules.NameRule) ([]word, error) {
-	var patterns []string
+	var patterns []*match.Pattern
 	for _, n := range names {
-		patterns = append(patterns, nameExpr(n.Name))
+		p, err := match.Compile(nameExpr(n.Name))
+		if err != nil {
+			return nil, fmt.Errorf("compile name %s: %w", n.Name, err)
+		}
+		patterns = append(patterns, p)
 	}
 	list, err := b.words(b.names, patterns)
 	var e *tooLarge

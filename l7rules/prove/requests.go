@@ -60,9 +60,6 @@ func (r *requestRules) key() string {
 	return b.String()
 }
 
-// requestCost is what a request takes of the budget: lists of them are kept.
-const requestCost = 100
-
 // requests returns requests of the rules' protocol that stand for all there are, as far as
 // the rules can tell them apart.
 func (b *bench) requests(rules requestRules) ([]flow.Request, error) {

@@ -88,7 +88,7 @@ func (s *space) about(peers *l7rules.Peers) set {
 	}
 	m := newSet(len(s.ends))
 	for i := range s.ends {
-		if peers.Match(peerOf(&s.ends[i], s.prefixes)) {
+		if peers.Match(s.asPeers[i]) {
 			m.add(i)
 		}
 	}
@@ -217,9 +217,9 @@ type space struct {
 	// can make a difference to it.
 	rules map[*l7rules.Ruleset]requestRules
 
-	prefixes []netip.Prefix // all that any policy names
-	peers    map[string]set // ends by the text of a rule's peers
-	open     *table         // of ends that nothing judges
+	asPeers []l7rules.Peer // of ends, by all prefixes that any policy names
+	peers   map[string]set // ends by the text of a rule's peers
+	open    *table         // of ends that nothing judges
 }
 
 // maxPairs bounds the pairs of ends that are gone through.
@@ -234,7 +234,10 @@ func newSpace(d *differences, known Known, sets ...[]*l7rules.Policy) (*space, e
 	if err != nil {
 		return nil, err
 	}
-	s.ends, s.prefixes = ends, d.prefixes
+	s.ends = ends
+	for i := range ends {
+		s.asPeers = append(s.asPeers, peerOf(&ends[i], d.prefixes))
+	}
 	if len(ends)*len(ends) > maxPairs {
 		return nil, &Unknown{Reason: fmt.Sprintf("there are %d kinds of senders and receivers, and at most %d pairs are looked at; the label %s has the most values",
 			len(ends), maxPairs, busiest(d.selectors))}

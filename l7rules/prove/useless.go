@@ -19,7 +19,7 @@ func (v *review) useless(policies []*l7rules.Policy, known Known) {
 	if err != nil {
 		return
 	}
-	s.budget /= reviewShare
+	s.bench = v.bench
 	u := &usefulness{space: s, users: map[*l7rules.Policy][]*resolved{}, gone: map[*l7rules.Rule]bool{}, refs: map[string]l7rules.Origin{}}
 	for _, p := range policies {
 		for i := range p.Rules {

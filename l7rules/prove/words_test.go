@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/weir-proxy/weir/l7rules/match"
 	"github.com/weir-proxy/weir/proxy/httpproxy"
 )
 
@@ -21,14 +22,7 @@ func canonical(method, target string) string {
 }
 
 func accepts(d *domain, s string) bool {
-	state := uint16(1)
-	for i := range len(s) {
-		if s[i] >= 128 {
-			return false
-		}
-		state = d.next[state][s[i]]
-	}
-	return d.accept[state]
+	return d.within.Match([]byte(s)) && !d.except.Match([]byte(s))
 }
 
 // TestPathsAreWhatTheProxyMakes takes targets apart that differ in what the proxy cares
@@ -105,7 +99,7 @@ func TestMethodsAndHosts(t *testing.T) {
 // value: each class that occurs is found, with a value that is in it and as short.
 func TestWordsAreAll(t *testing.T) {
 	const alphabet = "ab/?-"
-	d := build("test", alphabet, 0, func(_ int, c byte) (int, bool) { return 0, strings.IndexByte(alphabet, c) >= 0 }, func(int) bool { return true })
+	d := newDomain("test", "[ab/?-]*", "[a-z]*//[a-z]*")
 	var values []string
 	for level := []string{""}; len(level[0]) <= 5; {
 		values = append(values, level...)
@@ -120,7 +114,7 @@ func TestWordsAreAll(t *testing.T) {
 	parts := []string{"a", "b", "/", "[ab]", "a*", "(a|b/)?", ".*", "[^/]*", `\b`, "^", "$", "a{2,3}", "(?i:A)", `\?`, `\Qa-`, "(ab|a)", `\B`, "x", "b+?", ".", "[^a]"}
 	g := rand.New(rand.NewPCG(5, 6))
 	for range 200 {
-		var patterns []string
+		var patterns []*match.Pattern
 		for range 1 + g.IntN(4) {
 			p := ""
 			for range 1 + g.IntN(4) {
@@ -130,14 +124,15 @@ func TestWordsAreAll(t *testing.T) {
 				}
 				p += part
 			}
-			patterns = append(patterns, p)
+			patterns = append(patterns, compile(t, p))
 		}
-		found, err := words(d, patterns, budget())
+		found, err := words(d, patterns)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var res []*regexp.Regexp
-		for _, p := range patterns {
+		for _, pattern := range patterns {
+			p := pattern.String()
 			if strings.Contains(p, `\Q`) {
 				p += `\E`
 			}
@@ -152,6 +147,9 @@ func TestWordsAreAll(t *testing.T) {
 		}
 		shortest := map[string]string{}
 		for _, v := range values {
+			if !accepts(d, v) {
+				continue
+			}
 			if s, ok := shortest[signature(v)]; !ok || len(v) < len(s) {
 				shortest[signature(v)] = v
 			}
@@ -179,25 +177,29 @@ func TestWordsAreAll(t *testing.T) {
 }
 
 func TestWordsAreBounded(t *testing.T) {
-	_, err := words(paths(false), []string{"/a", "/.*a.{18}", "/b"}, budget())
+	_, err := words(paths(false), []*match.Pattern{compile(t, "/a"), compile(t, "/.*a.{25}"), compile(t, "/b")})
 	e, ok := err.(*tooLarge)
 	if !ok || e.pattern != 1 {
 		t.Errorf("%v", err)
 	}
-	var many []string
-	for i := range 20 {
-		many = append(many, "/.*"+string(rune('a'+i))+".*")
+	var many []*match.Pattern
+	for i := range 14 { // 16,384 classes
+		many = append(many, compile(t, "/.*"+string(rune('a'+i))+".*"))
 	}
-	if _, err := words(paths(false), many, budget()); err == nil {
-		t.Error("a million classes: no error")
+	if _, err := words(paths(false), many); err == nil {
+		t.Error("more than maxWords classes: no error")
 	}
-	list, err := words(methods(), nil, budget())
-	if err != nil || len(list) != 1 || list[0].value != "A" || !slices.Equal(list[0].patterns, newSet(1)) {
+	list, err := words(methods(), nil)
+	if err != nil || len(list) != 1 || len(list[0].value) != 1 || !slices.Equal(list[0].patterns, newSet(1)) {
 		t.Errorf("%v, %v", list, err)
 	}
 }
 
-func budget() *int {
-	n := maxBudget
-	return &n
+func compile(t *testing.T, s string) *match.Pattern {
+	t.Helper()
+	p, err := match.Compile(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
