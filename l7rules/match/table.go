@@ -30,7 +30,8 @@ const (
 func pack(s *subsets, start int32, steps [][]byteStep, limit int) *table {
 	t := &table{outs: []uint32{0, 0}}
 	classes := t.classify(steps)
-	bases, size := place(t, start, steps, classes, limit/8)
+	numbers := t.numberClasses(steps, classes)
+	bases, size := place(t, start, steps, numbers, limit/8)
 	if 8*size > limit {
 		return nil
 	}
@@ -64,11 +65,33 @@ func pack(s *subsets, start int32, steps [][]byteStep, limit int) *table {
 		usual := t.usual(steps[state], classes)
 		t.cells[base] = cell{headBit | ref(usual), out}
 		t.unusual(steps[state], classes, usual, func(class int, to int32) {
-			t.cells[base+1+uint32(class)] = cell{base, ref(to)}
+			t.cells[base+1+numbers[class]] = cell{base, ref(to)}
 		})
+	}
+	for b := range t.class {
+		t.class[b] = uint8(numbers[t.class[b]])
 	}
 	t.start = ref(start)
 	return t
+}
+
+// numberClasses gives low numbers to the classes that most cells are for: then the cells of
+// states that follow each other are close together.
+func (t *table) numberClasses(steps [][]byteStep, classes int) (numbers []uint32) {
+	uses := make([]int, classes)
+	order := make([]int, classes)
+	for i := range order {
+		order[i] = i
+	}
+	for _, list := range steps {
+		t.unusual(list, classes, t.usual(list, classes), func(class int, _ int32) { uses[class]++ })
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return uses[b] - uses[a] })
+	numbers = make([]uint32, classes)
+	for i, class := range order {
+		numbers[class] = uint32(i)
+	}
+	return numbers
 }
 
 // classify numbers the bytes that no state tells apart from their neighbours.
@@ -138,14 +161,15 @@ func (t *table) unusual(steps []byteStep, classes int, usual int32, f func(class
 
 // place finds the first cell of each state, states that follow each other close together.
 // size is the number of cells; beyond limit it stops.
-func place(t *table, start int32, steps [][]byteStep, classes, limit int) (bases []uint32, size int) {
+func place(t *table, start int32, steps [][]byteStep, numbers []uint32, limit int) (bases []uint32, size int) {
+	classes := len(numbers)
 	const tries = 64 // places that do not fit until what is before them is given up
 	bases = make([]uint32, len(steps))
 	var taken []bool
 	low := 0 // cells before it are taken or given up
 	put := func(state int32) {
 		row := []int{0}
-		t.unusual(steps[state], classes, t.usual(steps[state], classes), func(class int, _ int32) { row = append(row, class+1) })
+		t.unusual(steps[state], classes, t.usual(steps[state], classes), func(class int, _ int32) { row = append(row, 1+int(numbers[class])) })
 		at := low
 		for try := 0; ; try++ {
 			if try > tries {
