@@ -63,7 +63,13 @@ func TestMain(m *testing.M) {
 
 // serve answers every request with its method, path and client.
 func serve(addr string) {
-	ln, err := net.Listen("tcp", addr)
+	var ln net.Listener
+	var err error
+	if addr == "inherited" { // as systemd hands it over
+		ln, err = net.FileListener(os.NewFile(3, "socket"))
+	} else {
+		ln, err = net.Listen("tcp", addr)
+	}
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -440,7 +446,12 @@ func binary(t *testing.T) string {
 // serve starts a server, and returns it when it listens.
 func (r *rig) serve(ns, cg, addr string) *exec.Cmd {
 	r.t.Helper()
-	cmd := r.command(ns, cg, "serve", addr)
+	return r.start(r.command(ns, cg, "serve", addr))
+}
+
+// start starts a server that says when it listens.
+func (r *rig) start(cmd *exec.Cmd) *exec.Cmd {
+	r.t.Helper()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		r.t.Fatal(err)

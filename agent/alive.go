@@ -25,8 +25,15 @@ func (a *Agent) lookAfter(ctx context.Context) {
 	events := a.watchPaths(ctx)
 	timer := time.NewTimer(sweepEvery)
 	defer timer.Stop()
+	due := time.Now().Add(sweepEvery)
+	within := func(d time.Duration) {
+		// Events that keep coming put nothing off.
+		if at := time.Now().Add(d); at.Before(due) {
+			due = at
+			timer.Reset(d)
+		}
+	}
 	for {
-		wait := sweepEvery
 		select {
 		case <-ctx.Done():
 			return
@@ -37,20 +44,20 @@ func (a *Agent) lookAfter(ctx context.Context) {
 			if err != nil {
 				a.log.Error("update addresses of workloads", "error", err)
 			}
-			continue
 		case <-a.recheckDirect:
 			a.revokeDirect()
-			continue
 		case <-events:
-			wait = settle
+			within(settle)
 		case <-a.soon:
-			wait = again
+			within(again)
 		case <-timer.C:
-			if a.sweep() {
+			wait := sweepEvery
+			if a.sweep() || a.kernel.Unsettled() {
 				wait = again
 			}
+			due = time.Now().Add(wait)
+			timer.Reset(wait)
 		}
-		timer.Reset(wait)
 	}
 }
 
@@ -175,4 +182,18 @@ func (a *Agent) watchDirs() {
 			a.watched[dir] = true
 		}
 	}
+	for _, e := range a.active {
+		a.watchProcesses(e)
+	}
+}
+
+// watchProcesses watches for the first process of a cgroup: it may bring listening
+// sockets that somebody else opened. The caller holds a.mu.
+func (a *Agent) watchProcesses(e *endpoint) {
+	if a.watched == nil || e.w.Cgroup == "" || e.watched {
+		return
+	}
+	events := filepath.Join(e.w.path(a.cfg.CgroupRoot), "cgroup.events")
+	_, err := unix.InotifyAddWatch(a.inotify, events, unix.IN_MODIFY)
+	e.watched = err == nil
 }

@@ -63,6 +63,7 @@ type endpoint struct {
 	missed   int    // sweeps in a row that found nobody
 	powers   powers // what its processes could do to its namespace
 	cut      bool   // refused for that: everything is denied
+	watched  bool   // its cgroup.events is
 }
 
 // SetWorkloads replaces the workloads. One that is not there yet is waited for. An
@@ -335,6 +336,7 @@ func (a *Agent) add(e *endpoint) error {
 		return fmt.Errorf("put workload %s under policy: %w", e.w.Name, err)
 	}
 	e.written = v
+	a.watchProcesses(e)
 	a.log.Info("workload is under policy", "workload", e.w.Name, "endpoint", e.id, "identity", e.identity)
 	return nil
 }

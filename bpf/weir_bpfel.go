@@ -110,6 +110,13 @@ type WeirFlowKey struct {
 	Pad   uint32
 }
 
+type WeirJudgeRequest struct {
+	_        structs.HostLayout
+	K        WeirFlowKey
+	Endpoint uint32
+	Pad      uint32
+}
+
 type WeirKind uint32
 
 const (
@@ -247,6 +254,7 @@ const (
 	WeirProgWeirGetpeername4 = "weir_getpeername4"
 	WeirProgWeirGetpeername6 = "weir_getpeername6"
 	WeirProgWeirGuard        = "weir_guard"
+	WeirProgWeirJudge        = "weir_judge"
 	WeirProgWeirPacket       = "weir_packet"
 	WeirProgWeirSendmsg4     = "weir_sendmsg4"
 	WeirProgWeirSendmsg6     = "weir_sendmsg6"
@@ -262,6 +270,7 @@ const (
 	WeirVarUnusedFlags       = "unused_flags"
 	WeirVarUnusedKind        = "unused_kind"
 	WeirVarUnusedReason      = "unused_reason"
+	WeirVarUnusedRequest     = "unused_request"
 )
 
 // LoadWeir returns the embedded CollectionSpec for Weir.
@@ -312,6 +321,7 @@ type WeirProgramSpecs struct {
 	WeirGetpeername4 *ebpf.ProgramSpec `ebpf:"weir_getpeername4"`
 	WeirGetpeername6 *ebpf.ProgramSpec `ebpf:"weir_getpeername6"`
 	WeirGuard        *ebpf.ProgramSpec `ebpf:"weir_guard"`
+	WeirJudge        *ebpf.ProgramSpec `ebpf:"weir_judge"`
 	WeirPacket       *ebpf.ProgramSpec `ebpf:"weir_packet"`
 	WeirSendmsg4     *ebpf.ProgramSpec `ebpf:"weir_sendmsg4"`
 	WeirSendmsg6     *ebpf.ProgramSpec `ebpf:"weir_sendmsg6"`
@@ -356,6 +366,7 @@ type WeirVariableSpecs struct {
 	UnusedFlags   *ebpf.VariableSpec `ebpf:"unused_flags"`
 	UnusedKind    *ebpf.VariableSpec `ebpf:"unused_kind"`
 	UnusedReason  *ebpf.VariableSpec `ebpf:"unused_reason"`
+	UnusedRequest *ebpf.VariableSpec `ebpf:"unused_request"`
 }
 
 // WeirObjects contains all objects after they have been loaded into the kernel.
@@ -432,6 +443,7 @@ type WeirVariables struct {
 	UnusedFlags   *ebpf.Variable `ebpf:"unused_flags"`
 	UnusedKind    *ebpf.Variable `ebpf:"unused_kind"`
 	UnusedReason  *ebpf.Variable `ebpf:"unused_reason"`
+	UnusedRequest *ebpf.Variable `ebpf:"unused_request"`
 }
 
 // WeirPrograms contains all programs after they have been loaded into the kernel.
@@ -444,6 +456,7 @@ type WeirPrograms struct {
 	WeirGetpeername4 *ebpf.Program `ebpf:"weir_getpeername4"`
 	WeirGetpeername6 *ebpf.Program `ebpf:"weir_getpeername6"`
 	WeirGuard        *ebpf.Program `ebpf:"weir_guard"`
+	WeirJudge        *ebpf.Program `ebpf:"weir_judge"`
 	WeirPacket       *ebpf.Program `ebpf:"weir_packet"`
 	WeirSendmsg4     *ebpf.Program `ebpf:"weir_sendmsg4"`
 	WeirSendmsg6     *ebpf.Program `ebpf:"weir_sendmsg6"`
@@ -460,6 +473,7 @@ func (p *WeirPrograms) Close() error {
 		p.WeirGetpeername4,
 		p.WeirGetpeername6,
 		p.WeirGuard,
+		p.WeirJudge,
 		p.WeirPacket,
 		p.WeirSendmsg4,
 		p.WeirSendmsg6,

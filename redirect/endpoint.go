@@ -90,7 +90,8 @@ func (d *Datapath) AddEndpoint(cfg EndpointConfig, p Policy) (_ *Endpoint, err e
 			return nil, err
 		}
 		if cfg.CgroupDir != "" {
-			if err := d.findInherited(); err != nil {
+			// Whoever is connected was so before: the policy is for those who come.
+			if _, err := d.findInherited(); err != nil {
 				delete(d.endpoints, cfg.ID)
 				return nil, err
 			}

@@ -5,7 +5,6 @@ package redirect
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -324,42 +323,6 @@ func TestIngressSharedNamespace(t *testing.T) {
 		t.Error(got)
 	}
 	s.cmd.Process.Kill()
-}
-
-// A service whose listening socket somebody else opened, as systemd does, is judged.
-func TestIngressInheritedListener(t *testing.T) {
-	needKernel(t)
-	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
-	f.a, f.b = newPair(t)
-	server := newCgroupIn(t, f.cgroup)
-	f.start(Config{Ingress: true})
-	f.addWith(EndpointConfig{ID: serverID, Identity: serverIdentity, Netns: f.a.path, Cgroup: inode(t, server), CgroupDir: server},
-		ingress(row(identity.Host, 81, l7rules.ActionAllow)))
-	for _, port := range []string{"80", "81"} {
-		var ln net.Listener
-		inside(t, f.a, func() (err error) {
-			ln, err = net.Listen("tcp4", "127.0.0.1:"+port)
-			return err
-		})
-		file, err := ln.(*net.TCPListener).File()
-		if err != nil {
-			t.Fatal(err)
-		}
-		ln.Close()
-		// The child takes it over and holds it; the copy here goes.
-		s := spawnWith(t, server, f.a, 0, file, "inherit", "say", "up", "accept", "send")
-		file.Close()
-		s.until("up ")
-		if err := f.d.Resync(); err != nil {
-			t.Fatal(err)
-		}
-		want := map[string]string{"80": "connect:ECONNREFUSED", "81": "got=hello"}[port]
-		if got := runIn(t, f.cgroup, f.a, 0, "tcp4", "connect", "127.0.0.1:"+port, "recv"); got != want {
-			t.Errorf("port %s: %s, want %s", port, got, want)
-		}
-		s.cmd.Process.Kill()
-		s.wait()
-	}
 }
 
 // Both sides judge: the sender's policy sends it to the proxy, and the proxy's own

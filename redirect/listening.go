@@ -34,10 +34,9 @@ func (p *place) seedListening() error {
 	}
 	byKey := p.byKey(socks)
 	for k, list := range byKey {
-		var v bpf.WeirLport
-		err := p.d.objs.Listening.Lookup(k, &v)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("read listening socket: %w", err)
+		v, err := p.d.entry(k)
+		if err != nil {
+			return err
 		}
 		c := bpf.WeirLportChange{Key: k, Delta: max(0, int32(len(list))-v.Refs)}
 		if err := p.add(c, list); err != nil {
@@ -71,6 +70,14 @@ func (p *place) byKey(socks []tcpSocket) map[bpf.WeirLportKey][]tcpSocket {
 		byKey[k] = append(byKey[k], s)
 	}
 	return byKey
+}
+
+// entry reads an entry; one that is not there is zero.
+func (d *Datapath) entry(k bpf.WeirLportKey) (v bpf.WeirLport, err error) {
+	if err := d.objs.Listening.Lookup(k, &v); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return v, fmt.Errorf("read listening socket: %w", err)
+	}
+	return v, nil
 }
 
 // count has the kernel change an entry.
@@ -150,7 +157,7 @@ func (d *Datapath) Resync() error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, d.findInherited())...)
+	return errors.Join(append(errs, d.syncInherited())...)
 }
 
 // listenEntries is the table, or a namespace's part of it.

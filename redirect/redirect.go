@@ -79,6 +79,7 @@ type Datapath struct {
 	peers     [2]map[netip.Prefix]identity.ID // by common scope
 	node      *nodeAddrs
 	inherited map[bpf.WeirLportKey]uint32 // what the kernel was told
+	found     map[bpf.WeirLportKey]uint32 // what of that the last Resync found
 	idle      map[bpf.WeirLportKey]bool   // entries of listening that nobody used at the last Resync
 }
 

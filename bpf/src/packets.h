@@ -63,6 +63,21 @@ static __always_inline int read_tuple(struct __sk_buff *skb, struct arrival *a) 
     return 1;
 }
 
+#define ETH_HLEN 14
+
+/* Run by Go, for a connection that nobody has judged: what would be said of it. The request lies where a packet's payload would. */
+SEC("tc")
+int weir_judge(struct __sk_buff *skb) {
+    struct judge_request r;
+    struct arrival a = {.proto = IPPROTO_TCP};
+    if (bpf_skb_load_bytes(skb, ETH_HLEN, &r, sizeof r))
+        return ACTION_DENY;
+    a.k = r.k;
+    a.endpoint = r.endpoint;
+    judge_ingress(&a);
+    return a.action;
+}
+
 /* What arrives at an endpoint's own sockets past sk_lookup: SYNs between listen() and its callback or with `listening` full, those that only
  * look like another endpoint's, and datagrams. */
 SEC("cgroup_skb/ingress")

@@ -106,6 +106,13 @@ struct lport_change {
     __u32 pad;
 };
 
+/* What Go asks weir_judge. */
+struct judge_request {
+    struct flow_key k; /* as the sender sees it */
+    __u32 endpoint;
+    __u32 pad;
+};
+
 /* An endpoint's properties. */
 struct endpoint {
     __u64 netns; /* cookie of the namespace its sockets are in */

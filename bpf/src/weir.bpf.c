@@ -225,6 +225,7 @@ int weir_setsockopt(struct bpf_sockopt *ctx) {
 
 /* Emits these types for Go. */
 const struct event *unused_event __attribute__((unused));
+const struct judge_request *unused_request __attribute__((unused));
 const enum reason *unused_reason __attribute__((unused));
 const enum action *unused_action __attribute__((unused));
 const enum endpoint_flags *unused_flags __attribute__((unused));
