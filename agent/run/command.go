@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -181,10 +180,14 @@ func (c *command) follow(signals <-chan os.Signal) (Status, error) {
 			case ws.Signaled():
 				return Status{Signal: ws.Signal()}, nil
 			case ws.Stopped():
-				if c.stopped() && hasTerminal() { // else nobody who does job control is watching
-					c.stopSelf()
+				if hasTerminal() { // else nobody who does job control is watching
+					if err := stopSelf(c.stopped); err != nil {
+						c.log.Error("stop with the command", "error", err)
+					}
 					resume = time.After(resumeGrace)
 				}
+			case ws.Continued(): // what stops it from now on is to stay so
+				resume = nil
 			}
 		}
 	}
@@ -194,16 +197,6 @@ func (c *command) send(s unix.Signal) {
 	// Not reaped by anybody else, so the id is still its own.
 	if err := unix.Kill(c.pid, s); err != nil && !errors.Is(err, unix.ESRCH) {
 		c.log.Error("pass signal on to command", "signal", s, "error", err)
-	}
-}
-
-// stopSelf stops this process, for the shell to see, until it is continued.
-func (c *command) stopSelf() {
-	// To this thread, so that it has stopped when the call returns.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := unix.Tgkill(unix.Getpid(), unix.Gettid(), unix.SIGSTOP); err != nil {
-		c.log.Error("stop with the command", "error", err)
 	}
 }
 

@@ -3,6 +3,7 @@
 package run
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
 	"runtime"
@@ -74,15 +75,57 @@ func fatalSoFar(signals <-chan os.Signal) syscall.Signal {
 	}
 }
 
+// stopSelf stops this process, for the shell to see, until it is continued; not if still
+// says no. A SIGCONT that comes meanwhile is not lost: the stop is pending before still
+// is asked, and the kernel discards it then (signal(7)).
+func stopSelf(still func() bool) error {
+	// To this thread, so that it has stopped when the mask is taken off.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	// SIGTSTP, because SIGSTOP cannot be blocked.
+	stop := unix.Sigset_t{Val: [len(unix.Sigset_t{}.Val)]uint64{1 << (unix.SIGTSTP - 1)}}
+	var mask unix.Sigset_t
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &stop, &mask); err != nil {
+		return fmt.Errorf("block signal: %w", err)
+	}
+	defer unix.PthreadSigmask(unix.SIG_SETMASK, &mask, nil)
+	before, err := setAction(unix.SIGTSTP, sigaction{})
+	if err != nil {
+		return err
+	}
+	defer setAction(unix.SIGTSTP, before)
+	if err := unix.Tgkill(unix.Getpid(), unix.Gettid(), unix.SIGTSTP); err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	if !still() {
+		// Ignored, a pending signal is discarded.
+		_, err := setAction(unix.SIGTSTP, ignore)
+		return err
+	}
+	return unix.PthreadSigmask(unix.SIG_SETMASK, &mask, nil)
+}
+
+// sigaction is large enough for the kernel's struct sigaction in every layout. Zeros are
+// SIG_DFL without flags.
+type sigaction [64]byte
+
+// ignore is SIG_IGN: the handler comes first on all platforms but MIPS.
+var ignore = sigaction{0: 1}
+
+func setAction(sig syscall.Signal, action sigaction) (before sigaction, err error) {
+	_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&action)), uintptr(unsafe.Pointer(&before)), 8, 0, 0)
+	if e != 0 {
+		return before, fmt.Errorf("set what a signal does: %w", e)
+	}
+	return before, nil
+}
+
 // raise kills this process by a signal that killed the command. It returns if the
 // signal is blocked.
 func raise(sig syscall.Signal) {
 	runtime.LockOSThread()
 	// The core that is worth having is the command's.
 	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-	// Go's runtime has handlers that it does not take back. Zeros are SIG_DFL without
-	// flags, in every layout of the kernel's struct sigaction.
-	var action [64]byte
-	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+	setAction(sig, sigaction{}) // Go's runtime has handlers that it does not take back
 	unix.Tgkill(unix.Getpid(), unix.Gettid(), sig)
 }

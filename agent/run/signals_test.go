@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -178,6 +179,55 @@ func TestJobControl(t *testing.T) {
 	if code := s.status(); code != 0 {
 		t.Errorf("shell: status %d", code)
 	}
+}
+
+// TestContinueWhileStopping continues a job at the moment when weir is about to stop with
+// its command. Nobody continues it a second time, so it must be running then.
+func TestContinueWhileStopping(t *testing.T) {
+	dir := tools(t)
+	cmd := exec.Command("bash", "--norc", "--noprofile", "-i")
+	cmd.Env = append(os.Environ(), "PS1=$ ", "TERM=dumb", "HISTFILE=")
+	s := onTerminal(t, cmd)
+	s.typeIn(filepath.Join(dir, "weir") + " --user nobody sh -c 'echo ready-$$; exec sleep 1000' &\n")
+	pid := s.expect(`ready-(\d+)`)[1]
+	command, err := strconv.Atoi(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	weir, err := unix.Getpgid(command) // bash makes each job a group
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stops int
+	for i := range 400 {
+		if err := unix.Kill(command, unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(time.Duration(i) * 2 * time.Microsecond); time.Now().Before(end); {
+		}
+		if stateOf(t, strconv.Itoa(weir)) == "T" {
+			stops++
+		}
+		if err := unix.Kill(-weir, unix.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		for range 50 {
+			if stateOf(t, strconv.Itoa(weir)) == "T" || stateOf(t, pid) == "T" {
+				t.Fatalf("round %d: stopped after it was continued", i)
+			}
+		}
+	}
+	if err := unix.Kill(command, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); stateOf(t, strconv.Itoa(weir)) != "T"; {
+		if time.Now().After(end) {
+			t.Fatal("weir does not stop with its command")
+		}
+	}
+	t.Logf("weir stopped in %d of 400 rounds", stops)
+	unix.Kill(-weir, unix.SIGKILL)
+	unix.Kill(command, unix.SIGKILL)
 }
 
 func stateOf(t *testing.T, pid string) string {
