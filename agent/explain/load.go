@@ -94,5 +94,5 @@ func Join(files []File) (policies []*l7rules.Policy, warnings []cnp.Warning, err
 	if len(errs) > 0 {
 		return nil, warnings, errors.Join(errs...)
 	}
-	return policies, append(warnings, cnp.SameNames(policies)...), nil
+	return policies, slices.Concat(warnings, cnp.SameNames(policies), cnp.Untold(policies)), nil
 }

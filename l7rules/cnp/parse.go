@@ -67,6 +67,23 @@ func SameNames(policies []*l7rules.Policy) []Warning {
 	return warnings
 }
 
+// Untold warns of policies with toFQDNs where no policy at all has a rule for DNS: names are
+// learned from the answers to questions that such a rule lets through.
+func Untold(policies []*l7rules.Policy) (warnings []Warning) {
+	for _, p := range policies {
+		for _, r := range p.Rules {
+			if slices.ContainsFunc(r.Ports, func(pr l7rules.PortRule) bool { return pr.Protocol == l7rules.DNS && !r.Deny }) {
+				return nil
+			}
+			if len(r.Peers.Names) > 0 {
+				warnings = append(warnings, Warning{Origin: r.Origin, Path: "toFQDNs",
+					Text: "nobody tells the names: allow the questions, with toPorts: [{ports: [{port: \"53\", protocol: ANY}], rules: {dns: [...]}}]"})
+			}
+		}
+	}
+	return warnings
+}
+
 // Kinds of documents and their versions.
 const (
 	versionCilium     = "cilium.io/v2"

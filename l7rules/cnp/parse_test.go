@@ -32,6 +32,27 @@ func TestSameNames(t *testing.T) {
 	}
 }
 
+func TestUntold(t *testing.T) {
+	parse := func(egress string) []*l7rules.Policy {
+		t.Helper()
+		policies, _, err := Parse("f.yaml", []byte(strings.Replace(good, "egress: [{}]", "egress: ["+egress+"]", 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return policies
+	}
+	byName := parse("{toCIDR: [10.0.0.0/8]}, {toFQDNs: [{matchName: a.test}]}")
+	questions := parse(`{toPorts: [{ports: [{port: "53"}], rules: {dns: [{matchPattern: "*"}]}}]}`)
+	if got := fmt.Sprint(Untold(byName)); !strings.HasPrefix(got, "[f.yaml:4:63: toFQDNs: nobody tells the names") {
+		t.Errorf("names without questions: %s", got)
+	}
+	for name, policies := range map[string][]*l7rules.Policy{"both": append(byName, questions...), "no names": questions, "nothing": nil} {
+		if got := Untold(policies); len(got) > 0 {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 // Everything wrong in a file is said at once, in the order of the file.
 func TestAllErrorsAtOnce(t *testing.T) {
 	_, _, err := Parse("f.yaml", []byte(`apiVersion: cilium.io/v2
