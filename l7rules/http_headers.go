@@ -53,22 +53,19 @@ func (x *httpIndex) makeHeaders() {
 	}
 }
 
-// match lists the numbers of the fields that a request has, each of them once as
-// headerMatch asks for, and 0 where some rules ask for none.
+// match lists the numbers of the fields that a request has, and 0 where some rules ask for
+// none. Where the sender repeats a field each of them counts: whether that is a match is
+// for headerMatch to say.
 func (h *headerIndex) match(list []uint32, r *HTTPRequest) []uint32 {
 	if h.others {
 		list = append(list, 0)
 	}
 	for i, name := range h.names {
-		n, at := 0, 0
 		for j := range r.Header {
 			if equalFold(r.Header[j].Name, name) {
-				n, at = n+1, j
-			}
-		}
-		if n == 1 {
-			if number, ok := h.values[i][string(r.Header[at].Value)]; ok {
-				list = append(list, number)
+				if number, ok := h.values[i][string(r.Header[j].Value)]; ok && !slices.Contains(list, number) {
+					list = append(list, number)
+				}
 			}
 		}
 	}

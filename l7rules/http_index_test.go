@@ -76,9 +76,9 @@ func TestIndexDecidesAsRuleByRule(t *testing.T) {
 				rule.Log = headers[rng.IntN(len(headers))]
 			}
 			if rng.IntN(5) == 0 {
-				rs.deny = append(rs.deny, newHTTPRule(&rule, &Decision{Policy: fmt.Sprint("deny ", i), Verdict: denied}))
+				rs.add(&PortRule{HTTP: []HTTPRule{rule}}, true, Decision{Policy: fmt.Sprint("deny ", i), Verdict: denied})
 			} else {
-				rs.allow = append(rs.allow, newHTTPRule(&rule, &Decision{Verdict: flow.Forwarded, Policy: fmt.Sprint("allow ", i)}))
+				rs.add(&PortRule{HTTP: []HTTPRule{rule}}, false, Decision{Verdict: flow.Forwarded, Policy: fmt.Sprint("allow ", i)})
 			}
 		}
 		switch rng.IntN(6) {
