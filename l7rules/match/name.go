@@ -107,12 +107,12 @@ func (n Name) Match(name string) bool {
 		return true
 	}
 	name = strings.TrimSuffix(name, ".")
-	if name == "" || len(name) > MaxNameLen {
-		return false
+	if name == "" || len(name) > MaxNameLen || name[0] == '.' || name[len(name)-1] == '.' {
+		return false // no name, or one with an empty label
 	}
 	switch n.kind {
 	case nameExact, namePattern:
-		return matchStars(n.text, name) && name[0] != '.' && !strings.Contains(name, "..")
+		return matchStars(n.text, name) && !strings.Contains(name, "..")
 	case nameBelow:
 		for i := 0; i < len(name); i++ {
 			if name[i] != '.' {
@@ -121,8 +121,8 @@ func (n Name) Match(name string) bool {
 				}
 				continue
 			}
-			if i == 0 || name[i-1] == '.' {
-				return false // an empty label
+			if name[i-1] == '.' {
+				return false
 			}
 			if matchStars(n.text, name[i+1:]) && !strings.Contains(name, "..") {
 				return true

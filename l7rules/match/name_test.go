@@ -20,6 +20,7 @@ func TestName(t *testing.T) {
 		{"**a.test", "a.test xa.test", "x.a.test"},
 		{"sub*.a.test", "sub.a.test subx.a.test", "sux.a.test sub.x.a.test"},
 		{"a*b*c.test", "abc.test axbxc.test abbcbc.test", "ac.test a.b.c.test abcx.test"},
+		{"x.*", "x.y", "x. x.. x"},
 		{"x.*.a.test", "x.y.a.test", "x.y.z.a.test x.a.test"},
 		{"x.**.a.test", "x.y.a.test", "x.y.z.a.test x.a.test"},
 		{"**.x*.test", "a.x.test a.b.xy.test", "x.test a.y.test"},
