@@ -27,6 +27,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/weir-proxy/weir/agent/internal/cgroup"
 	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/internal/testbed"
 	"github.com/weir-proxy/weir/l7rules"
 	"github.com/weir-proxy/weir/l7rules/cnp"
 	"github.com/weir-proxy/weir/l7rules/flow"
@@ -137,17 +138,6 @@ func hold(addr, count string) {
 	runtime.KeepAlive(conns)
 }
 
-func needKernel(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("WEIR_REQUIRE_KERNEL") == "1" {
-		t.Fatal("kernel tests need root")
-	}
-	t.Skip("kernel tests need root")
-}
-
 var serial atomic.Uint32
 
 // rig is an agent over namespaces joined by a bridge of veths.
@@ -167,7 +157,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	needKernel(t)
+	testbed.NeedKernel(t)
 	root, err := cgroup.OpenRoot()
 	if err != nil {
 		t.Fatal(err)

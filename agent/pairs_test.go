@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"github.com/weir-proxy/weir/internal/testbed"
 	"github.com/weir-proxy/weir/l7rules/flow"
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +37,7 @@ func inOwnNamespace(t *testing.T) bool {
 		}
 		return true
 	}
-	needKernel(t)
+	testbed.NeedKernel(t)
 	cmd := exec.Command("/proc/self/exe", "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "120s")
 	cmd.Env = append(os.Environ(), ownNamespace+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}

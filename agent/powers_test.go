@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"github.com/weir-proxy/weir/internal/testbed"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,7 +118,7 @@ func TestUnconfinedCgroup(t *testing.T) {
 
 // In a user namespace and a network namespace of one's own one has power over that.
 func TestPowersOverOwnNamespace(t *testing.T) {
-	needKernel(t)
+	testbed.NeedKernel(t)
 	cmd := exec.Command("unshare", "--user", "--map-root-user", "--net", "sleep", "1000")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	if err := cmd.Start(); err != nil {

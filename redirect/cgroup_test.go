@@ -21,6 +21,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/weir-proxy/weir/bpf"
 	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/internal/testbed"
 	"github.com/weir-proxy/weir/l7rules"
 	"golang.org/x/sys/unix"
 )
@@ -58,7 +59,7 @@ func fillFlows(t *testing.T, m *ebpf.Map) {
 // cgroupFixture is an endpoint that is a cgroup, in the first of two namespaces.
 func cgroupFixture(t *testing.T, rows ...PolicyRow) *fixture {
 	t.Helper()
-	needKernel(t)
+	testbed.NeedKernel(t)
 	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
 	f.a, f.b = newPair(t)
 	f.start(Config{})
@@ -187,7 +188,7 @@ func TestEndpointRefusals(t *testing.T) {
 
 // A clean stop leaves nothing in the kernel.
 func TestCloseLeavesNothing(t *testing.T) {
-	needKernel(t)
+	testbed.NeedKernel(t)
 	f := newFixture(t, toWorld)
 	f.answerOrigin()
 	f.run("tcp4", "connect", addrB4+":80", "send", "recv")
@@ -284,7 +285,7 @@ func netnsOf(d *Datapath) uint64 {
 // once, nothing new passes, direct connections fall silent, and whoever binds
 // the ports it used receives nothing.
 func TestKilledProxy(t *testing.T) {
-	needKernel(t)
+	testbed.NeedKernel(t)
 	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
 	f.a, f.b = newPair(t)
 	agent := exec.Command("/proc/self/exe", "agent", f.bpffs, f.cgroup, f.a.path, ownCgroup(t), "direct")
@@ -404,7 +405,7 @@ func sniff(t *testing.T, ns namespace) func(dst string) bool {
 // Where everything the policy allows goes through the proxy, a killed one cuts off a
 // listener of the workload's own too.
 func TestKilledProxyCutsListeners(t *testing.T) {
-	needKernel(t)
+	testbed.NeedKernel(t)
 	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
 	f.a, f.b = newPair(t)
 	agent := exec.Command("/proc/self/exe", "agent", f.bpffs, f.cgroup, f.a.path, ownCgroup(t), "redirected")

@@ -14,17 +14,8 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
-
-func bpfUsable() error {
-	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
-	if err != nil {
-		return err
-	}
-	return m.Close()
-}
 
 func sockaddr(family int, s string) unix.Sockaddr {
 	p := netip.MustParseAddrPort(s)

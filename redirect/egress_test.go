@@ -12,6 +12,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/internal/testbed"
 	"github.com/weir-proxy/weir/l7rules"
 	"golang.org/x/sys/unix"
 )
@@ -337,7 +338,7 @@ func (f *fixture) place() *place {
 
 // A full flow map refuses the connection; nothing passes unchecked.
 func TestFlowMapFull(t *testing.T) {
-	needKernel(t)
+	testbed.NeedKernel(t)
 	f := newFixture(t, toWorld)
 	n := f.answerOrigin()
 	// Fill the map with flows of a namespace that does not exist.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/internal/testbed"
 	"github.com/weir-proxy/weir/l7rules"
 	"golang.org/x/sys/unix"
 )
@@ -34,23 +35,6 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Exit(m.Run())
-}
-
-// needKernel skips a test where bpf(2) is refused; with WEIR_REQUIRE_KERNEL=1
-// that is a failure.
-func needKernel(t *testing.T) {
-	t.Helper()
-	refuse := t.Skipf
-	if os.Getenv("WEIR_REQUIRE_KERNEL") == "1" {
-		refuse = t.Fatalf
-	}
-	if os.Geteuid() != 0 {
-		refuse("kernel tests need root")
-	}
-	// An array map needs CAP_BPF and a kernel that lets this process use bpf(2).
-	if err := bpfUsable(); err != nil {
-		refuse("kernel tests need bpf(2): %v", err)
-	}
 }
 
 var serial atomic.Uint32
@@ -251,7 +235,7 @@ const testEndpoint = 7
 
 func newFixture(t *testing.T, rows ...PolicyRow) *fixture {
 	t.Helper()
-	needKernel(t)
+	testbed.NeedKernel(t)
 	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
 	f.a, f.b = newPair(t)
 	f.start(Config{})

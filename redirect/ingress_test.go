@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/weir-proxy/weir/bpf"
 	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/internal/testbed"
 	"github.com/weir-proxy/weir/l7rules"
 	"github.com/weir-proxy/weir/l7rules/flow"
 	"golang.org/x/sys/unix"
@@ -35,7 +36,7 @@ func row(peer identity.ID, port uint16, a l7rules.Action) PolicyRow {
 // under policy.
 func ingressFixture(t *testing.T, p Policy) *fixture {
 	t.Helper()
-	needKernel(t)
+	testbed.NeedKernel(t)
 	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
 	f.a, f.b = newPair(t)
 	f.start(Config{Ingress: true})
@@ -175,7 +176,7 @@ func TestIngressOnlyWhereSomebodyListens(t *testing.T) {
 // A listener that is older than the endpoint is judged too, and forgotten when it
 // is gone.
 func TestIngressOldListener(t *testing.T) {
-	needKernel(t)
+	testbed.NeedKernel(t)
 	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
 	f.a, f.b = newPair(t)
 	s := f.serve(f.cgroup, f.b, "tcp4 reuseaddr bind 0.0.0.0:80")
@@ -241,7 +242,7 @@ func TestIngressInTheKernel(t *testing.T) {
 // A sender that is no endpoint is the world, whatever address it shows; an endpoint
 // reaches itself.
 func TestIngressStrangers(t *testing.T) {
-	needKernel(t)
+	testbed.NeedKernel(t)
 	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
 	f.a, f.b = newPair(t)
 	f.start(Config{Ingress: true})
@@ -276,7 +277,7 @@ func TestIngressStrangers(t *testing.T) {
 
 // Services of one namespace that talk over the loopback are told apart.
 func TestIngressSharedNamespace(t *testing.T) {
-	needKernel(t)
+	testbed.NeedKernel(t)
 	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
 	f.a, f.b = newPair(t)
 	client, server, other := newCgroupIn(t, f.cgroup), newCgroupIn(t, f.cgroup), newCgroupIn(t, f.cgroup)
@@ -328,7 +329,7 @@ func TestIngressSharedNamespace(t *testing.T) {
 // Both sides judge: the sender's policy sends it to the proxy, and the proxy's own
 // connection is the sender's for the receiver.
 func TestBothSides(t *testing.T) {
-	needKernel(t)
+	testbed.NeedKernel(t)
 	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
 	f.a, f.b = newPair(t)
 	f.start(Config{Ingress: true})
@@ -420,7 +421,7 @@ func TestSourceRoute(t *testing.T) {
 
 // Endpoints that came and went leave no entry in any map.
 func TestNoEntryLeft(t *testing.T) {
-	needKernel(t)
+	testbed.NeedKernel(t)
 	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
 	f.a, f.b = newPair(t)
 	f.start(Config{Ingress: true})

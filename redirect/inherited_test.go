@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/internal/testbed"
 	"github.com/weir-proxy/weir/l7rules"
 )
 
@@ -32,7 +33,7 @@ func (f *fixture) open(addr string) *os.File {
 
 // A service whose listening socket somebody else opened, as systemd does, is judged.
 func TestIngressInheritedListener(t *testing.T) {
-	needKernel(t)
+	testbed.NeedKernel(t)
 	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
 	f.a, f.b = newPair(t)
 	server := newCgroupIn(t, f.cgroup)
@@ -61,7 +62,7 @@ func TestIngressInheritedListener(t *testing.T) {
 // then: those that its policy does not let in are ended. Sockets of others, with the same
 // port at another address, and those that were open when the endpoint came, are not.
 func TestUnjudgedConnections(t *testing.T) {
-	needKernel(t)
+	testbed.NeedKernel(t)
 	f := &fixture{t: t, cgroup: newCgroup(t), bpffs: testBPFFS(t)}
 	f.a, f.b = newPair(t)
 	server, client := newCgroupIn(t, f.cgroup), newCgroupIn(t, f.cgroup)

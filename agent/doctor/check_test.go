@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf/asm"
+	"github.com/weir-proxy/weir/internal/testbed"
 )
 
 // The test binary, started again with another user or fewer capabilities, prints what
@@ -27,9 +28,7 @@ func TestMain(m *testing.M) {
 // doctorUnder runs the doctor below a command such as setpriv.
 func doctorUnder(t *testing.T, argv ...string) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testbed.NeedRoot(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -90,10 +89,7 @@ func TestCheck(t *testing.T) {
 func TestCheckHere(t *testing.T) {
 	out := doctorUnder(t, "env")
 	if !strings.HasPrefix(out, "OK\n") {
-		if os.Getenv("WEIR_REQUIRE_KERNEL") == "1" {
-			t.Fatal(out)
-		}
-		t.Skip(out)
+		testbed.Missing(t, out)
 	}
 	for _, want := range []string{"helpers of cgroup/connect4 programs", "sk_lookup programs", "RingBuf maps", "user namespaces", "Everything"} {
 		if !strings.Contains(out, want) {

@@ -13,14 +13,13 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/weir-proxy/weir/agent/internal/cgroup"
+	"github.com/weir-proxy/weir/internal/testbed"
 )
 
 // TestForeignPrograms: programs of others are listed in the order in which they run, ours
 // are not.
 func TestForeignPrograms(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testbed.NeedKernel(t)
 	root, err := cgroup.OpenRoot()
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/weir-proxy/weir/internal/testbed"
 	"golang.org/x/sys/unix"
 )
 
@@ -92,9 +93,7 @@ func weirMain() {
 // tools is a directory that any user may enter, with this binary as weir and attack.
 func tools(t *testing.T) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testbed.NeedRoot(t)
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // else the race detector waits at each end of a process
 	self, err := os.Executable()
 	if err != nil {

@@ -15,14 +15,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-proxy/weir/internal/testbed"
 	"golang.org/x/sys/unix"
 )
 
 func openRoot(t *testing.T) *Root {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testbed.NeedRoot(t)
 	root, err := OpenRoot()
 	if err != nil {
 		t.Fatal(err)

@@ -12,14 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weir-proxy/weir/agent/internal/cgroup"
+	"github.com/weir-proxy/weir/internal/testbed"
 )
 
 // books are on a BPF file system of their own.
 func books(t *testing.T) Books {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testbed.NeedRoot(t)
 	root, err := cgroup.OpenRoot()
 	if err != nil {
 		t.Fatal(err)
