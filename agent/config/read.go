@@ -140,17 +140,24 @@ func (r *reader) namespaces(n *node) map[string][]identity.Label {
 			r.Errorf(e.Key.Pos, at, "%s is no namespace: lower-case letters, digits and '-', at most 63", quote(name))
 			continue
 		}
-		all[name] = r.namespaceLabels(e.Value, at)
+		all[name] = r.namespaceLabels(e.Value, at, name)
 	}
 	return all
 }
 
-func (r *reader) namespaceLabels(n *node, at string) []identity.Label {
+// namespaceNameKey is the label that every namespace has of its own accord, with its name.
+// Selectors that name it look at the name.
+const namespaceNameKey = "kubernetes.io/metadata.name"
+
+func (r *reader) namespaceLabels(n *node, at, name string) []identity.Label {
 	labels := r.labels(n, at, "team: red")
 	for i, l := range labels {
 		if l.Source != identity.SourceK8s {
 			r.Errorf(n.Pos, at, "%s: a namespace's labels have no source: write %s: %s", l, l.Key, l.Value)
 			continue
+		}
+		if l.Key == namespaceNameKey && l.Value != name {
+			r.Errorf(n.Pos, at, "%s is %s, as for every namespace its name: leave it out", l.Key, name)
 		}
 		l.Key = NamespaceLabelsPrefix + l.Key
 		if _, err := identity.ParseLabel(l.String()); err != nil {
