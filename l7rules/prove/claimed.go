@@ -17,10 +17,13 @@ type Requests struct {
 	kafka *kafkaClaim
 }
 
-func (r *Requests) covers(req flow.Request) bool {
+// covers reports whether a request is among them. Where nothing of them may get through,
+// a header counts also beside another of its name, as in a rule that denies; where nothing
+// else may, it must be the only one.
+func (r *Requests) covers(req flow.Request, only bool) bool {
 	switch q := req.(type) {
 	case *l7rules.HTTPRequest:
-		return len(r.rules.http) > 0 && coversHTTP(r.rules.http[0], q)
+		return len(r.rules.http) > 0 && coversHTTP(r.rules.http[0], q, !only)
 	case *l7rules.DNSQuery:
 		return r.rules.protocol == l7rules.DNS && r.rules.names[0].Name.Match(q.Name)
 	case *l7rules.ClientHello:
@@ -31,15 +34,23 @@ func (r *Requests) covers(req flow.Request) bool {
 	return false
 }
 
-// coversHTTP reports whether a rule covers a request that httpRequests made.
-func coversHTTP(rule *l7rules.HTTPRule, r *l7rules.HTTPRequest) bool {
+// coversHTTP reports whether a rule covers a request. any says that one of several fields
+// with a name is enough, as for a rule that denies.
+func coversHTTP(rule *l7rules.HTTPRule, r *l7rules.HTTPRequest, any bool) bool {
 	if rule.Method != nil && !rule.Method.Match(r.Method) || rule.Path != nil && !rule.Path.Match(r.Path) || rule.Host != nil && !rule.Host.Match(r.Host) {
 		return false
 	}
 	for _, h := range rule.Headers {
-		if !slices.ContainsFunc(r.Header, func(f l7rules.HeaderField) bool {
-			return strings.EqualFold(string(f.Name), h.Name) && (!h.Exact || string(f.Value) == h.Value)
-		}) {
+		there, equal := 0, 0
+		for _, f := range r.Header {
+			if strings.EqualFold(string(f.Name), h.Name) {
+				there++
+				if string(f.Value) == h.Value {
+					equal++
+				}
+			}
+		}
+		if there == 0 || h.Exact && (equal == 0 || there > 1 && !any) {
 			return false
 		}
 	}

@@ -18,6 +18,9 @@ type draft struct {
 	alive   set
 	req     l7rules.HTTPRequest
 	options bool // the method is OPTIONS, which may ask for "*"
+	// repeated names the headers that are there twice: to a rule that denies, one of them
+	// with its value is enough, to one that allows it must be the only one.
+	repeated string
 }
 
 // httpRequests returns requests such that every request there is matches exactly the rules
@@ -38,7 +41,7 @@ func (b *bench) httpRequests(rules []*l7rules.HTTPRule) ([]flow.Request, error) 
 				return nil, err
 			}
 			for _, m := range more {
-				key := m.alive.key()
+				key := m.repeated + "\x00" + m.alive.key()
 				if m.options && len(m.req.Path) == 0 {
 					key += "*"
 				}
@@ -114,7 +117,7 @@ func (b *bench) byPattern(domain *domain, extra []*match.Pattern, rules []*l7rul
 	}
 	drafts := make([]draft, 0, len(list))
 	for _, w := range list {
-		next := draft{alive: d.alive.clone(), req: d.req, options: d.options}
+		next := draft{alive: d.alive.clone(), req: d.req, options: d.options, repeated: d.repeated}
 		d.alive.each(func(i int) {
 			if p := field(rules[i]); p != nil && !w.patterns.has(index[p.String()]) {
 				next.alive.remove(i)
@@ -146,9 +149,8 @@ func headerNames(rules []*l7rules.HTTPRule) []string {
 	return slices.Compact(names)
 }
 
-// byHeader makes a draft without the header, one with each value that some rule names,
-// and one with another value. Twice the same header is like another value: present, and
-// equal to none.
+// byHeader makes a draft without the header, one with each value that some rule names, one
+// with another value, and one with each value and the other.
 func byHeader(rules []*l7rules.HTTPRule, d draft, name string) []draft {
 	var values []string
 	d.alive.each(func(i int) {
@@ -160,25 +162,33 @@ func byHeader(rules []*l7rules.HTTPRule, d draft, name string) []draft {
 	})
 	slices.Sort(values)
 	values = slices.Compact(values)
-	values = append(values, another(values))
+	other := another(values)
 
-	next := func(present bool, value string) draft {
-		n := draft{alive: d.alive.clone(), req: d.req, options: d.options}
-		if present {
-			n.req.Header = append(slices.Clone(d.req.Header), l7rules.HeaderField{Name: []byte(name), Value: []byte(value)})
+	next := func(values ...string) draft {
+		n := draft{alive: d.alive.clone(), req: d.req, options: d.options, repeated: d.repeated}
+		n.req.Header = slices.Clone(d.req.Header)
+		for _, v := range values {
+			n.req.Header = append(n.req.Header, l7rules.HeaderField{Name: []byte(name), Value: []byte(v)})
+		}
+		if len(values) > 1 {
+			n.repeated += name + ":"
 		}
 		d.alive.each(func(i int) {
 			for _, h := range rules[i].Headers {
-				if strings.EqualFold(h.Name, name) && (!present || h.Exact && h.Value != value) {
+				if strings.EqualFold(h.Name, name) && (len(values) == 0 || h.Exact && !slices.Contains(values, h.Value)) {
 					n.alive.remove(i)
 				}
 			}
 		})
 		return n
 	}
-	drafts := []draft{next(false, "")}
+	drafts := []draft{next()}
 	for _, v := range values {
-		drafts = append(drafts, next(true, v))
+		drafts = append(drafts, next(v))
+	}
+	drafts = append(drafts, next(other))
+	for _, v := range values {
+		drafts = append(drafts, next(v, other))
 	}
 	return drafts
 }

@@ -225,7 +225,7 @@ func (s *space) search(t through, protocol l7rules.Protocol, claims []*Requests,
 		return nil, err
 	}
 	for _, r := range list {
-		is := slices.ContainsFunc(claims, func(c *Requests) bool { return c.covers(r) })
+		is := slices.ContainsFunc(claims, func(c *Requests) bool { return c.covers(r, !about) })
 		if is == about && t.lets(r) {
 			return &witness{request: r}, nil
 		}

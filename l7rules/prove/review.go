@@ -162,10 +162,10 @@ func (v *review) covered(p *l7rules.Policy, r *l7rules.Rule, port int) {
 			q := req.(*l7rules.HTTPRequest)
 			others := false
 			for o := range rules {
-				others = others || o != k && !gone[o] && coversHTTP(rules[o], q)
+				others = others || o != k && !gone[o] && coversHTTP(rules[o], q, r.Deny)
 			}
-			any = any || coversHTTP(rules[k], q)
-			matters = matters || coversHTTP(rules[k], q) && !others
+			any = any || coversHTTP(rules[k], q, r.Deny)
+			matters = matters || coversHTTP(rules[k], q, r.Deny) && !others
 		}
 		switch at := fmt.Sprintf("%s.toPorts[%d].rules.http[%d]", field(p, r), port, k); {
 		case !any:
