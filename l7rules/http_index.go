@@ -40,7 +40,18 @@ type indexField struct {
 	set *match.Set
 	// The ranks of the rules with pattern p, ascending, are ranks[starts[p]:starts[p+1]].
 	starts, ranks []uint32
+	// The rule of a pattern that one rule has, by pattern; soleNone if none or more do.
+	soles []sole
 }
+
+// sole is the patterns of a rule, and its rank where they have the header, with solePlain if
+// it asks for none.
+type sole groupKey
+
+const (
+	soleNone  = 1<<32 - 1
+	solePlain = 1 << 31
+)
 
 func (f *indexField) rules(pattern uint32) []uint32 {
 	return f.ranks[f.starts[pattern]:f.starts[pattern+1]]
@@ -77,9 +88,27 @@ func newHTTPIndex(deny, allow []httpRule) *httpIndex {
 		x.order[f] = f
 	}
 	slices.SortFunc(x.order[:], func(a, b int) int { return len(x.fields[b].starts) - len(x.fields[a].starts) })
+	x.makeSoles()
 	x.makeHeaders()
 	x.makeGroups()
 	return x
+}
+
+func (x *httpIndex) makeSoles() {
+	for f := range x.fields {
+		field := &x.fields[f]
+		field.soles = make([]sole, len(field.starts)-1)
+		for p := range field.soles {
+			field.soles[p][fieldHeader] = soleNone
+			if ranks := field.rules(uint32(p)); len(ranks) == 1 {
+				field.soles[p] = sole(x.uses[ranks[0]])
+				field.soles[p][fieldHeader] = ranks[0]
+				if len(x.rule(ranks[0]).headers) == 0 {
+					field.soles[p][fieldHeader] |= solePlain
+				}
+			}
+		}
+	}
 }
 
 func (x *httpIndex) rule(rank uint32) *httpRule {
@@ -141,22 +170,53 @@ const fewCandidates = 4
 // find is first in the room of m, which it returns.
 func (x *httpIndex) find(m httpMatches, r *HTTPRequest) (_ httpMatches, deny, allow *httpRule) {
 	s := search{x: x, r: r, deny: uint32(len(x.deny)), allow: uint32(len(x.uses))}
+	known := [httpFields]bool{}
 	done := false
 	for _, f := range x.order {
 		field := &x.fields[f]
-		m[f] = field.match(m[f], r.field(f))
+		if !known[f] {
+			m[f], known[f] = field.match(m[f], r.field(f)), true
+		}
 		candidates := 0
 		for _, p := range m[f] {
-			candidates += int(field.starts[p+1] - field.starts[p])
+			if field.soles[p][fieldHeader] != soleNone {
+				candidates++
+			} else {
+				candidates += int(field.starts[p+1] - field.starts[p])
+			}
 		}
 		if candidates > fewCandidates {
 			continue
 		}
+		var few [fewCandidates]sole
+		n := 0
 		for _, p := range m[f] {
+			if one := field.soles[p]; one[fieldHeader] != soleNone {
+				few[n] = one
+				n++
+				continue
+			}
 			for _, rank := range field.rules(p) {
-				if x.rule(rank).matchesBut(f, r) {
-					s.lower(rank)
+				few[n] = sole(x.uses[rank])
+				few[n][fieldHeader] = rank
+				n++
+			}
+		}
+		for i := range few[:n] {
+			matches := true
+			for g := range m {
+				if few[i][g] == 0 || g == f {
+					continue
 				}
+				if !known[g] {
+					m[g], known[g] = x.fields[g].match(m[g], r.field(g)), true
+				}
+				if matches = slices.Contains(m[g], few[i][g]); !matches {
+					break
+				}
+			}
+			if matches {
+				s.consider(few[i][fieldHeader]&^solePlain, few[i][fieldHeader]&solePlain != 0)
 			}
 		}
 		done = true
@@ -182,14 +242,6 @@ func (r *HTTPRequest) field(f int) []byte {
 		return r.Path
 	}
 	return r.Host
-}
-
-// matchesBut reports whether a rule matches of which the pattern of one field does.
-func (h *httpRule) matchesBut(f int, r *HTTPRequest) bool {
-	return (f == fieldMethod || h.method == nil || h.method.Match(r.Method)) &&
-		(f == fieldPath || h.path == nil || h.path.Match(r.Path)) &&
-		(f == fieldHost || h.host == nil || h.host.Match(r.Host)) &&
-		h.matchesHeaders(r)
 }
 
 // combine looks for rules where no field leaves few. All of them have matches.

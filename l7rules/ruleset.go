@@ -35,8 +35,8 @@ type Ruleset struct {
 // beforehand.
 type httpRule struct {
 	method, path, host *match.Pattern
-	headers, log       []headerMatch
 	grpc               string
+	headers, log       []headerMatch
 	decision           *Decision // shared by the rules of one list
 }
 
