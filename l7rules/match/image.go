@@ -25,7 +25,9 @@ import "encoding/binary"
 //
 // A state is the index of its first cell; bit 30, LOOK, is not part of the index. The HI of
 // a state's first cell is bit 31 and the state that follows unless a cell says otherwise, the
-// LO an index of output words. For a byte of class c look at cell state+1+c: if its HI is the
+// LO what it reports: nothing if it is 0; with bits 31 and 30 the pattern whose number the other
+// bits are, when it is entered; with bit 31 alone that pattern, if the value ends in it; without
+// bit 31 it is an index of output words. For a byte of class c look at cell state+1+c: if its HI is the
 // state (without LOOK), its LO is the state that follows. These cells exist for every class.
 //
 // Output words at an index: how many patterns the state reports when it is entered, their

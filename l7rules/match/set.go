@@ -145,9 +145,9 @@ func (s *Set) Append(dst []uint32, value []byte) []uint32 {
 			dst = append(dst[:from], slices.DeleteFunc(dst[from:], func(i uint32) bool { return !s.patterns[i].Match(value) })...)
 		}
 	}
-	for i, n := range s.single {
+	for _, n := range s.single {
 		if s.patterns[n].Match(value) {
-			dst = add(dst, from, s.single[i:i+1])
+			dst = addOne(dst, from, n)
 		}
 	}
 	if len(dst) > from+1 {
@@ -156,22 +156,27 @@ func (s *Set) Append(dst []uint32, value []byte) []uint32 {
 	return dst
 }
 
-// add appends numbers to list, of which those from from on are ours; also numbers that are
-// there already: a state that reports patterns may be entered at every byte.
+// add appends numbers to list, of which those from from on are ours.
 func add(list []uint32, from int, numbers []uint32) []uint32 {
 	for _, n := range numbers {
-		if k := len(list); k > from && list[k-1] == n {
-			continue
-		}
-		if len(list) == cap(list) && len(list) > from {
-			list = compact(list, from)
-			if 2*(len(list)-from) > cap(list)-from {
-				list = slices.Grow(list, cap(list))
-			}
-		}
-		list = append(list, n)
+		list = addOne(list, from, n)
 	}
 	return list
+}
+
+// addOne appends a number, also one that is there already: a state that reports patterns
+// may be entered at every byte.
+func addOne(list []uint32, from int, n uint32) []uint32 {
+	if k := len(list); k > from && list[k-1] == n {
+		return list
+	}
+	if len(list) == cap(list) && len(list) > from {
+		list = compact(list, from)
+		if 2*(len(list)-from) > cap(list)-from {
+			list = slices.Grow(list, cap(list))
+		}
+	}
+	return append(list, n)
 }
 
 // compact sorts list[from:] and removes repetitions.

@@ -15,14 +15,16 @@ type table struct {
 }
 
 // cell is one word of a table. The first of a state is its head: hi is headBit and where
-// the state leads unless a cell says otherwise, lo is an index of outs. Cell s+1+c of state
+// the state leads unless a cell says otherwise, lo what it reports: nothing if 0, one pattern
+// if soleBit, when it is entered if earlyBit as well, else an index of outs. Cell s+1+c of state
 // s is where class c leads if hi is s; else it belongs to another state or to none.
 type cell struct{ hi, lo uint32 }
 
 const (
-	headBit = 1 << 31 // in hi: the head of a state
-	lookBit = 1 << 30 // of a state one is led to: it is dead, or reports patterns
-	noState = 1<<30 - 1
+	headBit  = 1 << 31 // in hi: the head of a state
+	lookBit  = 1 << 30 // of a state one is led to: it is dead, or reports patterns
+	noState  = 1<<30 - 1
+	earlyBit = 1 << 30 // in lo
 )
 
 // pack makes a table of all states of s, whose steps are given by state; nil if that
@@ -50,7 +52,16 @@ func pack(s *subsets, start int32, steps [][]byteStep, limit int) *table {
 		st := &s.states[state]
 		key := [2]int32{st.emit, st.end}
 		out, ok := outs[key]
-		if !ok {
+		early, end := s.lists[st.emit], s.lists[st.end]
+		switch {
+		case ok:
+		case len(early) == 0 && len(end) == 1:
+			out = soleBit | end[0]
+			outs[key] = out
+		case len(early) == 1 && len(end) == 0:
+			out = soleBit | earlyBit | early[0]
+			outs[key] = out
+		default:
 			out = uint32(len(t.outs))
 			outs[key] = out
 			for _, list := range key {
@@ -234,7 +245,7 @@ func (t *table) run(list []uint32, from int, value []byte) (_ []uint32, early in
 		if s == 0 {
 			return list, early
 		}
-		list = add(list, from, t.report(s))
+		list = t.report(list, from, cells[s].lo)
 		early = 0
 	}
 	for i, b := range value {
@@ -251,22 +262,28 @@ func (t *table) run(list []uint32, from int, value []byte) (_ []uint32, early in
 		if s == 0 {
 			return list, early
 		}
-		list = add(list, from, t.report(s))
+		list = t.report(list, from, cells[s].lo)
 		if early < 0 {
 			early = max(i-3, 0) // what was no rune is known up to three bytes late
 		}
 	}
-	if out := cells[s].lo; out != 0 {
+	switch out := cells[s].lo; {
+	case out == 0 || out&(soleBit|earlyBit) == soleBit|earlyBit:
+	case out&soleBit != 0:
+		list = addOne(list, from, out&^soleBit)
+	default:
 		out += 1 + t.outs[out]
 		list = add(list, from, t.outs[out+1:out+1+t.outs[out]])
 	}
 	return list, early
 }
 
-// report lists the patterns that state s reports when it is entered.
-func (t *table) report(s uint32) []uint32 {
-	out := t.cells[s].lo
-	return t.outs[out+1 : out+1+t.outs[out]]
+// report adds what a state reports when it is entered.
+func (t *table) report(list []uint32, from int, out uint32) []uint32 {
+	if out&soleBit != 0 {
+		return addOne(list, from, out&^(soleBit|earlyBit))
+	}
+	return add(list, from, t.outs[out+1:out+1+t.outs[out]])
 }
 
 // size is the memory it takes, in bytes.

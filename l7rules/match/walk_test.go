@@ -36,11 +36,19 @@ func walkImage(image, value []byte) (numbers []uint32, ok bool) {
 				if early < 0 {
 					early = max(step-4, 0)
 				}
-				take(outs + 4*word(cells+8*state+4))
+				if out := word(cells + 8*state + 4); out>>30 == 3 {
+					numbers = append(numbers, out&(1<<30-1))
+				} else if out>>31 == 0 {
+					take(outs + 4*out)
+				}
 			}
 			if step == len(value) {
-				at := outs + 4*word(cells+8*state+4)
-				take(at + 4 + 4*word(at))
+				if out := word(cells + 8*state + 4); out>>30 == 2 {
+					numbers = append(numbers, out&(1<<30-1))
+				} else if out>>31 == 0 {
+					at := outs + 4*out
+					take(at + 4 + 4*word(at))
+				}
 				break
 			}
 			class := uint32(image[automaton+12+uint32(value[step])])
