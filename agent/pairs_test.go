@@ -15,8 +15,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/weir-proxy/weir/internal/testbed"
+	"github.com/weir-proxy/weir/internal/testbed/netns"
 	"github.com/weir-proxy/weir/l7rules/flow"
-	"golang.org/x/sys/unix"
 )
 
 // ownNamespace marks a test that was started anew in a network namespace of its own,
@@ -52,33 +52,13 @@ func inOwnNamespace(t *testing.T) bool {
 // at a, .2 and ::2 at b.
 func wire(t *testing.T, a, b string, n int) {
 	t.Helper()
-	fb, err := os.Open(b)
-	if err != nil {
-		t.Fatal(err)
+	end := func(path, dev string, host int) netns.End {
+		return netns.End{Path: path, Device: fmt.Sprintf("%s%d", dev, n), Addrs: []netip.Prefix{
+			netip.MustParsePrefix(fmt.Sprintf("10.98.%d.%d/24", n, host)), netip.MustParsePrefix(fmt.Sprintf("fd98:%d::%d/64", n, host)),
+		}}
 	}
-	defer fb.Close()
-	va, vb := fmt.Sprintf("wa%d", n), fmt.Sprintf("wb%d", n)
-	inside(t, a, func() error {
-		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: va}, PeerName: vb, PeerNamespace: netlink.NsFd(int(fb.Fd()))})
-	})
-	for i, e := range []struct{ ns, dev string }{{a, va}, {b, vb}} {
-		inside(t, e.ns, func() error {
-			l, err := netlink.LinkByName(e.dev)
-			if err != nil {
-				return err
-			}
-			for _, s := range []string{fmt.Sprintf("10.98.%d.%d/24", n, i+1), fmt.Sprintf("fd98:%d::%d/64", n, i+1)} {
-				ad, err := netlink.ParseAddr(s)
-				if err != nil {
-					return err
-				}
-				ad.Flags = unix.IFA_F_NODAD
-				if err := netlink.AddrAdd(l, ad); err != nil {
-					return err
-				}
-			}
-			return netlink.LinkSetUp(l)
-		})
+	if err := netns.Wire(end(a, "wa", 1), end(b, "wb", 2)); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -30,7 +30,8 @@ var mayImport = map[string]string{
 	"agent":            "identity/... l7rules/... proxy/... redirect/... agent/...",
 	"agent/gateway":    "identity/... l7rules/... proxy/... agent/...",
 	"examples":         "e2e/internal/...",
-	"e2e":              "e2e/internal/...",
+	"e2e":              "e2e/internal/... internal/testbed/netns",
+	"internal/testbed": "",
 }
 
 // pure packages do not touch the outside world.

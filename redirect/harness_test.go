@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/weir-proxy/weir/identity"
 	"github.com/weir-proxy/weir/internal/testbed"
+	"github.com/weir-proxy/weir/internal/testbed/netns"
 	"github.com/weir-proxy/weir/l7rules"
 	"golang.org/x/sys/unix"
 )
@@ -126,30 +126,10 @@ func testBPFFS(t *testing.T) string {
 func newNamespace(t *testing.T) namespace {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ns")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
+	if err := netns.Make(path); err != nil {
 		t.Fatal(err)
 	}
-	errs := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		errs <- func() error {
-			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-				return err
-			}
-			if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
-				return err
-			}
-			lo, err := netlink.LinkByName("lo")
-			if err != nil {
-				return err
-			}
-			return netlink.LinkSetUp(lo)
-		}()
-	}()
-	if err := <-errs; err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Unmount(path, unix.MNT_DETACH) })
+	t.Cleanup(func() { netns.Remove(path) })
 	n, err := openNamespace(path)
 	if err != nil {
 		t.Fatal(err)
@@ -167,32 +147,9 @@ const (
 func newPair(t *testing.T) (a, b namespace) {
 	t.Helper()
 	a, b = newNamespace(t), newNamespace(t)
-	bf := open(t, b.path)
-	inside(t, a, func() error {
-		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "va"}, PeerName: "vb", PeerNamespace: netlink.NsFd(int(bf.Fd()))})
-	})
-	bf.Close()
-	up := func(n namespace, dev string, own []string) {
-		inside(t, n, func() error {
-			l, err := netlink.LinkByName(dev)
-			if err != nil {
-				return err
-			}
-			for _, s := range own {
-				ad, err := netlink.ParseAddr(s)
-				if err != nil {
-					return err
-				}
-				ad.Flags = unix.IFA_F_NODAD
-				if err := netlink.AddrAdd(l, ad); err != nil {
-					return err
-				}
-			}
-			return netlink.LinkSetUp(l)
-		})
-	}
-	up(a, "va", []string{addrA4 + "/24", addrA6 + "/64"})
-	up(b, "vb", []string{addrB4 + "/24", addrB6 + "/64"})
+	wire(t,
+		netns.End{Path: a.path, Device: "va", Addrs: prefixes(addrA4+"/24", addrA6+"/64")},
+		netns.End{Path: b.path, Device: "vb", Addrs: prefixes(addrB4+"/24", addrB6+"/64")})
 	route := func(n namespace, dev string, via ...string) {
 		inside(t, n, func() error {
 			l, err := netlink.LinkByName(dev)
@@ -210,6 +167,20 @@ func newPair(t *testing.T) (a, b namespace) {
 	route(a, "va", addrB4, addrB6)
 	route(b, "vb", addrA4, addrA6)
 	return a, b
+}
+
+func wire(t *testing.T, a, b netns.End) {
+	t.Helper()
+	if err := netns.Wire(a, b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func prefixes(texts ...string) (list []netip.Prefix) {
+	for _, s := range texts {
+		list = append(list, netip.MustParsePrefix(s))
+	}
+	return list
 }
 
 func inside(t *testing.T, n namespace, f func() error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/weir-proxy/weir/bpf"
 	"github.com/weir-proxy/weir/identity"
+	"github.com/weir-proxy/weir/internal/testbed/netns"
 	"github.com/weir-proxy/weir/l7rules"
 	"github.com/weir-proxy/weir/l7rules/flow"
 	"golang.org/x/sys/unix"
@@ -32,31 +33,9 @@ func impostorFixture(t *testing.T, p Policy) (f *fixture, c namespace) {
 	t.Helper()
 	f = ingressFixture(t, p)
 	c = newNamespace(t)
-	bf := open(t, f.b.path)
-	inside(t, c, func() error {
-		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "vc"}, PeerName: "vbc", PeerNamespace: netlink.NsFd(int(bf.Fd()))})
-	})
-	bf.Close()
-	inside(t, f.b, func() error {
-		l, err := netlink.LinkByName("vbc")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(l)
-	})
-	inside(t, c, func() error {
-		l, err := netlink.LinkByName("vc")
-		if err != nil {
-			return err
-		}
-		if err := netlink.LinkSetUp(l); err != nil {
-			return err
-		}
-		if err := addAddr("vc", addrA4+"/32"); err != nil {
-			return err
-		}
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: hostNet(addrB4), Scope: netlink.SCOPE_LINK})
-	})
+	wire(t,
+		netns.End{Path: c.path, Device: "vc", Addrs: prefixes(addrA4 + "/32"), Routes: prefixes(addrB4 + "/32")},
+		netns.End{Path: f.b.path, Device: "vbc"})
 	answerBy(t, f.b, "vbc")
 	return f, c
 }

@@ -5,19 +5,16 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/weir-proxy/weir/e2e/internal/origin"
+	"github.com/weir-proxy/weir/internal/testbed/netns"
 )
 
 // The services of the fourth act, each a network namespace on a wire to orders.
@@ -45,11 +42,10 @@ spec:
 func (s *stage) actWithAgent() (err error) {
 	fmt.Println("\n4. The other side: a service says who may ask it what, and knows who asks.")
 	for _, name := range []string{"orders", "frontend", "neighbour"} {
-		remove, err := s.makeNamespace(name)
-		if err != nil {
+		if err := netns.Make(s.namespace(name)); err != nil {
 			return fmt.Errorf("make namespace %s: %w", name, err)
 		}
-		defer remove()
+		defer netns.Remove(s.namespace(name))
 	}
 	for i, name := range []string{"frontend", "neighbour"} {
 		if err := s.wire(name, []string{frontendAddr, neighbourAddr}[i]); err != nil {
@@ -57,7 +53,7 @@ func (s *stage) actWithAgent() (err error) {
 		}
 	}
 	var orders *origin.Server
-	err = inside(s.namespace("orders"), func() (err error) {
+	err = netns.Inside(s.namespace("orders"), func() (err error) {
 		orders, err = origin.StartAt(ordersPort, ordersAddr)
 		return err
 	})
@@ -82,7 +78,7 @@ func (s *stage) actWithAgent() (err error) {
 		cmd := exec.Command(s.client, s.clientArgs(c.tries)...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		var out string
-		err := inside(s.namespace(c.name), func() (err error) { // where its process is made
+		err := netns.Inside(s.namespace(c.name), func() (err error) { // where its process is made
 			out, err = s.runClient(cmd)
 			return err
 		})
@@ -163,87 +159,10 @@ func (s *stage) startAgent() (stop func() error, err error) {
 
 func (s *stage) namespace(name string) string { return filepath.Join(s.dir, "netns-"+name) }
 
-// makeNamespace makes a network namespace that lives as long as its path.
-func (s *stage) makeNamespace(name string) (remove func(), err error) {
-	path := s.namespace(name)
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		return nil, err
-	}
-	err = inside("", func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return err
-		}
-		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
-			return err
-		}
-		return up("lo")
-	})
-	return func() { unix.Unmount(path, unix.MNT_DETACH) }, err
-}
-
 // wire joins a namespace to orders.
 func (s *stage) wire(name, addr string) error {
-	peer, err := os.Open(s.namespace(name))
-	if err != nil {
-		return err
-	}
-	defer peer.Close()
-	dev := "to-" + name
-	if err := inside(s.namespace("orders"), func() error {
-		link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: dev}, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(peer.Fd()))}
-		if err := netlink.LinkAdd(link); err != nil {
-			return err
-		}
-		return address(dev, ordersAddr, addr)
-	}); err != nil {
-		return err
-	}
-	return inside(s.namespace(name), func() error { return address("eth0", addr, ordersAddr) })
-}
-
-// address gives a device one address and the way to one other.
-func address(dev, own, peer string) error {
-	link, err := netlink.LinkByName(dev)
-	if err != nil {
-		return err
-	}
-	host := func(a string) *net.IPNet { return &net.IPNet{IP: net.ParseIP(a).To4(), Mask: net.CIDRMask(32, 32)} }
-	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: host(own)}); err != nil {
-		return err
-	}
-	if err := up(dev); err != nil {
-		return err
-	}
-	return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: host(peer)})
-}
-
-func up(dev string) error {
-	link, err := netlink.LinkByName(dev)
-	if err != nil {
-		return err
-	}
-	return netlink.LinkSetUp(link)
-}
-
-// inside runs f on a thread of its own in a namespace; "" stays where it is.
-func inside(path string, f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		done <- func() error {
-			if path == "" {
-				return f()
-			}
-			fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return err
-			}
-			defer unix.Close(fd)
-			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-				return err
-			}
-			return f()
-		}()
-	}()
-	return <-done
+	own, orders := []netip.Prefix{netip.MustParsePrefix(addr + "/32")}, []netip.Prefix{netip.MustParsePrefix(ordersAddr + "/32")}
+	return netns.Wire(
+		netns.End{Path: s.namespace("orders"), Device: "to-" + name, Addrs: orders, Routes: own},
+		netns.End{Path: s.namespace(name), Device: "eth0", Addrs: own, Routes: orders})
 }
