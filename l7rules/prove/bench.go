@@ -24,7 +24,7 @@ type bench struct {
 const (
 	maxBudget   = 1_000_000
 	requestCost = 1
-	largeCost   = maxBudget / 10
+	largeCost   = maxBudget / 5
 )
 
 func newBench() *bench {
@@ -49,7 +49,7 @@ func (b *bench) words(d *domain, patterns []*match.Pattern) ([]word, error) {
 		return list, nil
 	}
 	if b.budget <= 0 {
-		return nil, &tooLarge{0, "too much is too large already"}
+		return nil, &tooLarge{-1, "too much was too large before"}
 	}
 	list, err := words(d, patterns)
 	if err != nil {

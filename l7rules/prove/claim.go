@@ -56,9 +56,10 @@ func (w *Who) String() string {
 //
 // WHO is labels that an endpoint has (key=value; in a list key as well) or has not
 // (key!=value, !key), with commas between; an entity; an address or prefix; as a destination
-// also a name of DNS, which may have wildcards; or the name of something known. Labels are about the namespace default unless one of them is the
-// namespace, as everywhere. Method, path and host are regular expressions, as in a policy,
-// and match the whole. Words with blanks stand in double quotes.
+// also a name of DNS, which may have wildcards; or the name of something known. Labels are
+// about the namespace default unless one of them is the namespace, as everywhere. Method,
+// path and host are regular expressions, as in a policy, and match the whole. Words with
+// blanks stand in double quotes.
 func ParseClaim(text string, only bool, known Known) (*Claim, error) {
 	c := &Claim{Only: only, Text: text, Last: 65535}
 	words, err := splitWords(text)

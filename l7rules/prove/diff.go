@@ -99,6 +99,9 @@ func (d *differ) pair(from, to int) error {
 
 // compare finds all differences between the tables of a pair.
 func (d *differ) compare(from, to int, tables []*table) ([]difference, error) {
+	if tables[0].meaning == tables[2].meaning && tables[1].meaning == tables[3].meaning {
+		return nil, nil
+	}
 	var list []difference
 	for i, proto := range protocols {
 		begin := len(list)

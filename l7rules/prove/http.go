@@ -111,7 +111,7 @@ func (b *bench) byPattern(domain *domain, extra []*match.Pattern, rules []*l7rul
 	if err != nil {
 		var e *tooLarge
 		if isTooLarge(err, &e) {
-			return nil, &Unknown{fmt.Sprintf("the %s patterns: %s, most of them for %s", domain.name, e.reason, quote(patterns[e.pattern].String())), places[e.pattern]}
+			return nil, e.unknown(domain.name+" patterns", patterns, places)
 		}
 		return nil, err
 	}

@@ -36,17 +36,18 @@ func nameExpr(n match.Name) string {
 // name of each.
 func (b *bench) nameClasses(names []l7rules.NameRule) ([]word, error) {
 	var patterns []*match.Pattern
+	var places []l7rules.Origin
 	for _, n := range names {
 		p, err := match.Compile(nameExpr(n.Name))
 		if err != nil {
 			return nil, fmt.Errorf("compile name %s: %w", n.Name, err)
 		}
-		patterns = append(patterns, p)
+		patterns, places = append(patterns, p), append(places, n.Origin)
 	}
 	list, err := b.words(b.names, patterns)
 	var e *tooLarge
 	if isTooLarge(err, &e) {
-		return nil, &Unknown{fmt.Sprintf("the names: %s, most of them for %s", e.reason, quote(names[e.pattern].Name.String())), names[e.pattern].Origin}
+		return nil, e.unknown("names", patterns, places)
 	}
 	return list, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/weir-proxy/weir/l7rules"
 	"github.com/weir-proxy/weir/l7rules/flow"
@@ -119,14 +120,19 @@ type ports struct {
 	side
 }
 
-// table is what one side says of all ports, per protocol and without gaps.
-type table [len(protocols)][]ports
+// table is what one side says of all ports.
+type table struct {
+	protos [len(protocols)][]ports // without gaps
+	// meaning is the same for tables that are made of rules with the same text, whatever
+	// their names: they decide the same. Else it may still be that they do.
+	meaning string
+}
 
 // unjudged is the table of an end that no policy judges.
 func unjudged() *table {
 	var t table
-	for i := range t {
-		t[i] = []ports{{last: 65535, side: side{action: l7rules.ActionAllow}}}
+	for i := range t.protos {
+		t.protos[i] = []ports{{last: 65535, side: side{action: l7rules.ActionAllow}}}
 	}
 	return &t
 }
@@ -150,10 +156,39 @@ func (s *space) table(r *resolved, dir flow.Direction, peer int) *table {
 	t := r.byRules[dir][key]
 	if t == nil {
 		t = newTable(r.policy.Table(dir, peerOf(&s.ends[peer], r.prefixes[dir])))
+		t.meaning = r.meaning(dir, rules)
 		r.byRules[dir][key] = t
 	}
 	r.byPeer[dir][peer] = t
 	return t
+}
+
+// meaning is the text of what decides in a direction: which policies close it, and the
+// rules about some end, without whom they are about.
+func (r *resolved) meaning(dir flow.Direction, rules set) string {
+	var b strings.Builder
+	i := 0
+	for _, p := range r.selected {
+		some := false
+		for j := range p.Rules {
+			rule := &p.Rules[j]
+			if rule.Direction != dir {
+				continue
+			}
+			some = true
+			if rules.has(i) {
+				fmt.Fprintf(&b, "%v %v %v\n", rule.Deny, p.Audit, rule.AnyPort)
+				for k := range rule.Ports {
+					requests := requestRules{protocol: rule.Ports[k].Protocol}
+					requests.add(&rule.Ports[k])
+					fmt.Fprintf(&b, "%v %s\n", rule.Ports[k].Ports, requests.key())
+				}
+			}
+			i++
+		}
+		fmt.Fprintf(&b, "policy %v %v %v %v\n", some, p.Open[dir], p.Closes[dir], p.Audit)
+	}
+	return b.String()
 }
 
 func newTable(entries []l7rules.Entry) *table {
@@ -168,13 +203,13 @@ func newTable(entries []l7rules.Entry) *table {
 				continue
 			}
 			if int(e.First) > next {
-				t[i] = append(t[i], ports{last: e.First - 1})
+				t.protos[i] = append(t.protos[i], ports{last: e.First - 1})
 			}
-			t[i] = append(t[i], ports{e.Last, side{e.Action, e.Rules, e.Policy}})
+			t.protos[i] = append(t.protos[i], ports{e.Last, side{e.Action, e.Rules, e.Policy}})
 			next = int(e.Last) + 1
 		}
 		if next <= 65535 {
-			t[i] = append(t[i], ports{last: 65535})
+			t.protos[i] = append(t.protos[i], ports{last: 65535})
 		}
 	}
 	return &t
@@ -188,7 +223,7 @@ func each(proto int, tables []*table, cuts []uint16, f func(first, last uint16, 
 	for first := 1; first <= 65535; {
 		last := 65535
 		for i := range tables {
-			list := tables[i][proto]
+			list := tables[i].protos[proto]
 			for int(list[at[i]].last) < first {
 				at[i]++
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/weir-proxy/weir/l7rules"
 	"github.com/weir-proxy/weir/l7rules/match"
 )
 
@@ -86,8 +87,16 @@ const maxWords = 1 << 13
 
 // tooLarge says which pattern makes an automaton large.
 type tooLarge struct {
-	pattern int
+	pattern int // -1 where none is to blame
 	reason  string
+}
+
+// unknown is what it means for an answer. what names the patterns.
+func (e *tooLarge) unknown(what string, patterns []*match.Pattern, places []l7rules.Origin) *Unknown {
+	if e.pattern < 0 || e.pattern >= len(patterns) {
+		return &Unknown{Reason: "the " + what + ": " + e.reason}
+	}
+	return &Unknown{fmt.Sprintf("the %s: %s, mostly by %s", what, e.reason, quote(patterns[e.pattern].String())), places[e.pattern]}
 }
 
 func (e *tooLarge) Error() string { return e.reason }
@@ -105,7 +114,7 @@ func words(d *domain, patterns []*match.Pattern) ([]word, error) {
 	all := append([]*match.Pattern{d.except}, patterns...)
 	classes, err := match.Classes(d.within, all)
 	if large, ok := errors.AsType[*match.TooLargeError](err); ok {
-		return nil, &tooLarge{max(large.Pattern-1, 0), "the automaton is too large"}
+		return nil, &tooLarge{large.Pattern - 1, "their automaton is too large"}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find classes of patterns: %w", err)
