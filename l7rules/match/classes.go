@@ -52,7 +52,7 @@ func classes(domain *Pattern, patterns []*Pattern, limit budget) ([]Class, error
 		if p != nil {
 			n.addPattern(root, p.tree(), int32(i)+1)
 		}
-		if len(n.states) > maxNFA {
+		if n.full() {
 			return nil, &TooLargeError{i}
 		}
 	}

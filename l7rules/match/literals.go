@@ -20,10 +20,12 @@ type literals struct {
 // What matches it is the number of a pattern with soleBit; or an index of outs, where the
 // number of patterns stands and their numbers follow.
 const (
-	slotPlace  = 1<<24 - 1
-	soleBit    = 1 << 31
-	entryHead  = 8
-	maxLiteral = 4 * slotPlace // bytes of text
+	slotPlace = 1<<24 - 1
+	soleBit   = 1 << 31
+	entryHead = 8
+
+	// maxLiteralText bounds the text, in bytes: places reach 64 MiB.
+	maxLiteralText = 16 << 20
 )
 
 // newLiterals makes the table of the strings that patterns, by their number, match.

@@ -51,9 +51,13 @@ type shareKey struct {
 
 const (
 	maxRune = unicode.MaxRune
-	// maxNFA bounds the states of one nfa. Each takes 40 bytes with its edges.
-	maxNFA = 1 << 20
+	// maxNFA bounds the states of one nfa, and maxEdges its edges: 16 bytes each.
+	maxNFA   = 1 << 20
+	maxEdges = 1 << 21
 )
+
+// full reports whether an nfa is too large, and then not whole.
+func (n *nfa) full() bool { return len(n.states) > maxNFA || len(n.edges) > maxEdges }
 
 func newNFA(emits bool) *nfa {
 	return &nfa{
@@ -111,7 +115,7 @@ func looksAround(re *syntax.Regexp) bool {
 // a whole. root is where values begin.
 func (n *nfa) add(root, at int32, seq []*syntax.Regexp, pattern int32) {
 	for len(seq) > 0 {
-		if len(n.states) > maxNFA {
+		if n.full() {
 			return // whoever builds on it looks
 		}
 		head, last := seq[0], len(seq) == 1
@@ -241,7 +245,7 @@ func appendRunes(dst []byte, runes []rune) []byte {
 
 // compile returns the state from which a tree leads to next (Thompson's construction).
 func (n *nfa) compile(re *syntax.Regexp, next int32) int32 {
-	if len(n.states) > maxNFA {
+	if n.full() {
 		return next
 	}
 	switch re.Op {

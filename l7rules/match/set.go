@@ -33,12 +33,15 @@ func NewSet(patterns []*Pattern) *Set {
 	s := &Set{patterns: slices.Clone(patterns), work: maxSetWork, size: maxSetSize}
 	literal := map[string][]uint32{}
 	var others []uint32
+	text := 0
 	for i, p := range patterns {
 		switch {
 		case p == nil || p.kind == kindNone:
-		case p.kind == kindLiterals:
+		case p.kind == kindLiterals && text < maxLiteralText:
+			// Room for one more pattern of any size is left behind the bound.
 			for _, l := range p.literals {
 				literal[string(l)] = append(literal[string(l)], uint32(i))
+				text += entryHead + len(l) + 3
 			}
 		default:
 			others = append(others, uint32(i))
@@ -111,7 +114,7 @@ func (s *Set) newTable(numbers []uint32) *table {
 	root := n.state()
 	for _, i := range numbers {
 		n.addPattern(root, s.patterns[i].tree(), int32(i))
-		if len(n.states) > maxNFA {
+		if n.full() {
 			s.work -= len(n.states)
 			return nil
 		}

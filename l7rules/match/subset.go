@@ -126,7 +126,7 @@ func stateKeyOf(t target) stateKey { return stateKey{set: t.set, emit: t.emit} }
 
 // run makes all states, and calls visit for each with its steps, until the budget is spent.
 func (s *subsets) run(visit func(state int32, steps []byteStep)) error {
-	if len(s.n.states) > maxNFA || s.budget.spent() {
+	if s.n.full() || s.budget.spent() {
 		return errBudget
 	}
 	for id := int32(0); int(id) < len(s.states); id++ {
