@@ -6,9 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 
+	ipcachetypes "github.com/cilium/cilium/pkg/ipcache/types"
+	"github.com/cilium/cilium/pkg/k8s"
 	"github.com/cilium/cilium/pkg/k8s/apis/cilium.io/client"
 	v2 "github.com/cilium/cilium/pkg/k8s/apis/cilium.io/v2"
+	networkingv1 "github.com/cilium/cilium/pkg/k8s/slim/k8s/api/networking/v1"
 	"github.com/cilium/cilium/pkg/policy/api"
+	"github.com/cilium/cilium/pkg/policy/types"
+	policyutils "github.com/cilium/cilium/pkg/policy/utils"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
@@ -62,8 +67,9 @@ func newAPIServer(logger *slog.Logger) (*apiServer, error) {
 
 // accepted is a document that Cilium took.
 type accepted struct {
-	text, namespace, name string
-	rules                 api.Rules
+	text     string
+	resource ipcachetypes.ResourceID
+	entries  types.PolicyEntries
 }
 
 // accept reads one document.
@@ -77,6 +83,9 @@ func (s *apiServer) accept(text string) (*accepted, error) {
 		return nil, err
 	}
 	kind, _ := object["kind"].(string)
+	if kind == "NetworkPolicy" && object["apiVersion"] == "networking.k8s.io/v1" {
+		return s.acceptNetworkPolicy(data)
+	}
 	c, ok := s.kinds[kind]
 	if version := object["apiVersion"]; !ok || version != v2.CustomResourceDefinitionGroup+"/v2" {
 		return nil, fmt.Errorf("no matches for kind %q in version %q", kind, version)
@@ -88,22 +97,44 @@ func (s *apiServer) accept(text string) (*accepted, error) {
 	if data, err = json.Marshal(object); err != nil {
 		return nil, err
 	}
-	a := &accepted{namespace: meta.Namespace, name: meta.Name}
+	var rules api.Rules
+	resource := ipcachetypes.ResourceKindCNP
 	if c.clusterwide {
 		var doc v2.CiliumClusterwideNetworkPolicy
 		if err := json.Unmarshal(data, &doc); err != nil {
 			return nil, err
 		}
-		a.rules, err = doc.DeepCopy().Parse(s.logger, clusterName)
-		return a, err
+		resource = ipcachetypes.ResourceKindCCNP
+		rules, err = doc.DeepCopy().Parse(s.logger, clusterName)
+	} else {
+		var doc v2.CiliumNetworkPolicy
+		if err := json.Unmarshal(data, &doc); err != nil {
+			return nil, err
+		}
+		doc.Namespace = meta.Namespace
+		rules, err = doc.DeepCopy().Parse(s.logger, clusterName)
 	}
-	var doc v2.CiliumNetworkPolicy
+	return &accepted{resource: ipcachetypes.NewResourceID(resource, meta.Namespace, meta.Name), entries: policyutils.RulesToPolicyEntries(rules)}, err
+}
+
+// acceptNetworkPolicy reads a NetworkPolicy that is right: the API server's validation of it
+// is not a schema, and not here.
+func (s *apiServer) acceptNetworkPolicy(data []byte) (*accepted, error) {
+	var doc networkingv1.NetworkPolicy
 	if err := json.Unmarshal(data, &doc); err != nil {
 		return nil, err
 	}
-	doc.Namespace = meta.Namespace
-	a.rules, err = doc.DeepCopy().Parse(s.logger, clusterName)
-	return a, err
+	if doc.Namespace == "" {
+		doc.Namespace = metav1.NamespaceDefault
+	}
+	if len(doc.Spec.PolicyTypes) == 0 { // the API server's default
+		doc.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
+		if len(doc.Spec.Egress) > 0 {
+			doc.Spec.PolicyTypes = append(doc.Spec.PolicyTypes, networkingv1.PolicyTypeEgress)
+		}
+	}
+	entries, err := k8s.ParseNetworkPolicy(s.logger, clusterName, &doc)
+	return &accepted{resource: ipcachetypes.NewResourceID(ipcachetypes.ResourceKindNetpol, doc.Namespace, doc.Name), entries: entries}, err
 }
 
 // validate changes the object as the API server does before it stores it.

@@ -75,6 +75,21 @@ var differences = []difference{
 	different("dns-over-sctp", func(d *disagreement) bool {
 		return d.connection.proto == l7rules.ProtoSCTP && !d.ours.allowed && d.theirs.proxied && mentions(d.docs, "dns")
 	}),
+	different("rules-of-no-type", func(d *disagreement) bool {
+		return slices.ContainsFunc(networkPolicies(d.docs), func(spec document) bool {
+			types, _ := spec["policyTypes"].([]any)
+			name := map[flow.Direction]string{flow.Ingress: "Ingress", flow.Egress: "Egress"}[d.connection.direction]
+			rules, _ := spec[strings.ToLower(name)].([]any)
+			return len(types) > 0 && len(rules) > 0 && !slices.Contains(types, any(name))
+		})
+	}),
+	different("blocks-of-addresses-for-ingress", func(d *disagreement) bool {
+		from := d.connection.peer.endpoint
+		return d.connection.direction == flow.Ingress && from != nil && from.labels.Namespace() == d.connection.subject.labels.Namespace() &&
+			!d.letsMoreThrough() && slices.ContainsFunc(networkPolicies(d.docs), func(spec document) bool {
+			return mentions([]document{{"ingress": spec["ingress"]}}, "ipBlock")
+		})
+	}),
 	different("repeated-header-fields", repeatedFields),
 	wider("entities-of-one-family", `^spec[^ ]*\.(from|to)Entities\[[0-9]+\]: Unsupported value: "world-ipv[46]"`),
 	wider("case-of-roles", `\.kafka\[[0-9]+\]\.role: Unsupported value: "(?i:produce|consume)"`),
@@ -93,6 +108,27 @@ func mentions(docs []document, label string) bool {
 		}
 	}
 	return false
+}
+
+// networkPolicies are the specs of those among documents.
+func networkPolicies(docs []document) []document {
+	var specs []document
+	for _, doc := range docs {
+		if spec, ok := doc["spec"].(document); ok && doc["kind"] == "NetworkPolicy" {
+			specs = append(specs, spec)
+		}
+	}
+	return specs
+}
+
+// letsMoreThrough reports whether Weir allows something that Cilium does not.
+func (d *disagreement) letsMoreThrough() bool {
+	for i, ok := range d.ours.requests {
+		if ok && !d.theirs.requests[i] {
+			return true
+		}
+	}
+	return d.ours.allowed && !d.theirs.allowed
 }
 
 // repeatedFields reports whether all that differs are requests that repeat a header

@@ -36,7 +36,9 @@ func (g generator) documents() []document {
 	for i := range 1 + g.IntN(6) {
 		name := fmt.Sprintf("p%d", i)
 		doc := g.document(name)
-		if g.oneIn(4) {
+		if g.oneIn(6) {
+			doc = g.networkPolicy(name)
+		} else if g.oneIn(4) {
 			mutant := g.mutate(doc)
 			if meta, ok := mutant["metadata"].(document); ok && meta["name"] == name && !hasRuleTwice(mutant) {
 				doc = mutant

@@ -77,7 +77,7 @@ func portsIn(docs []document) []int {
 					all = append(all, n)
 				}
 			case int:
-				if p.key == "endPort" {
+				if p.key == "endPort" || p.key == "port" {
 					all = append(all, v)
 				}
 			}

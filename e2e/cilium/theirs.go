@@ -12,14 +12,11 @@ import (
 	envoypolicy "github.com/cilium/cilium/pkg/envoy/policy"
 	ciliumidentity "github.com/cilium/cilium/pkg/identity"
 	"github.com/cilium/cilium/pkg/identity/identitymanager"
-	ipcachetypes "github.com/cilium/cilium/pkg/ipcache/types"
 	k8sconst "github.com/cilium/cilium/pkg/k8s/apis/cilium.io"
 	"github.com/cilium/cilium/pkg/labels"
 	"github.com/cilium/cilium/pkg/option"
 	"github.com/cilium/cilium/pkg/policy"
 	"github.com/cilium/cilium/pkg/policy/api"
-	"github.com/cilium/cilium/pkg/policy/types"
-	policyutils "github.com/cilium/cilium/pkg/policy/utils"
 	"github.com/cilium/cilium/pkg/u8proto"
 
 	"github.com/weir-proxy/weir/l7rules"
@@ -61,29 +58,25 @@ func newTheirs(logger *slog.Logger, docs []*accepted) *theirs {
 		for _, l := range ep.labels.All() {
 			set[l.Key] = labels.NewLabel(l.Key, l.Value, l.Source)
 		}
+		name := k8sconst.PodNamespaceMetaLabelsPrefix + "kubernetes.io/metadata.name"
+		set[name] = labels.NewLabel(name, ep.labels.Namespace(), labels.LabelSourceK8s)
 		set[k8sconst.PolicyLabelCluster] = labels.NewLabel(k8sconst.PolicyLabelCluster, clusterName, labels.LabelSourceK8s)
 		id := ciliumidentity.NewIdentity(ciliumidentity.NumericIdentity(ep.id), set)
 		t.identities[ep] = id
 		all[id.ID] = id.LabelArray
 	}
-	entries := make([]types.PolicyEntries, len(docs))
-	for i, doc := range docs {
-		entries[i] = policyutils.RulesToPolicyEntries(doc.rules)
-		for _, prefix := range policy.GetCIDRPrefixes(entries[i]) {
+	for _, doc := range docs {
+		for _, prefix := range policy.GetCIDRPrefixes(doc.entries) {
 			t.allocate(prefix.Masked(), all)
 		}
 	}
-	t.allocateNames(entries, all)
+	t.allocateNames(docs, all)
 	var notified sync.WaitGroup
 	t.repo.GetSelectorCache().UpdateIdentities(all, nil, &notified)
 	t.repo.GetSubjectSelectorCache().UpdateIdentities(all, nil, &notified)
 	notified.Wait()
-	for i, doc := range docs {
-		kind := ipcachetypes.ResourceKindCNP
-		if doc.namespace == "" {
-			kind = ipcachetypes.ResourceKindCCNP
-		}
-		t.repo.ReplaceByResource(entries[i], ipcachetypes.NewResourceID(kind, doc.namespace, doc.name))
+	for _, doc := range docs {
+		t.repo.ReplaceByResource(doc.entries, doc.resource)
 	}
 	for _, id := range t.identities {
 		manager.Add(id)
@@ -104,12 +97,12 @@ func (t *theirs) allocate(prefix netip.Prefix, all ciliumidentity.IdentityMap) {
 // allocateNames gives each address with a name that some selector matches an identity of
 // its own, as the name manager does: with the labels of the selectors beside those of
 // the longest prefix around it.
-func (t *theirs) allocateNames(entries []types.PolicyEntries, all ciliumidentity.IdentityMap) {
+func (t *theirs) allocateNames(docs []*accepted, all ciliumidentity.IdentityMap) {
 	for _, addr := range slices.SortedFunc(maps.Keys(names), netip.Addr.Compare) {
 		set := maps.Clone(all[t.identity(peer{addr: addr})].Labels())
 		matched := false
-		for _, list := range entries {
-			for _, entry := range list {
+		for _, doc := range docs {
+			for _, entry := range doc.entries {
 				for _, selector := range entry.L3 {
 					fqdn, ok := selector.GetFQDNSelector()
 					if !ok {
