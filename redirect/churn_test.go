@@ -66,12 +66,12 @@ func attempt(addr string) string {
 		return err.Error()
 	}
 	defer unix.Close(fd)
-	tv := unix.Timeval{Sec: 5}
+	tv := unix.Timeval{Sec: 30}
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
 	// Go interrupts its threads now and then.
 	if err = unix.Connect(fd, sockaddr(unix.AF_INET, addr)); err == unix.EINTR {
-		unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 5000)
+		unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 30000)
 		var n int
 		if n, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
 			err = unix.Errno(n)
