@@ -163,12 +163,12 @@ func BenchmarkCompileHTTP(b *testing.B) {
 	}
 }
 
-// size is the memory that it takes beside the rules, in bytes: at most some 60 for a rule
+// size is the memory that it takes beside the rules, in bytes: at most some 200 for a rule
 // and what match.Set takes for each field.
 func (x *httpIndex) size() int {
 	n := 16*len(x.uses) + 20*len(x.groups.slots) + 4*len(x.groups.ranks)
 	for f := range x.fields {
-		n += x.fields[f].set.Size() + 4*(len(x.fields[f].starts)+len(x.fields[f].ranks))
+		n += x.fields[f].set.Size() + 4*(len(x.fields[f].starts)+len(x.fields[f].ranks)) + 16*len(x.fields[f].soles)
 	}
 	for _, values := range x.headers.values {
 		for value := range values {
