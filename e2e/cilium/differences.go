@@ -73,7 +73,7 @@ var differences = []difference{
 		return d.ours.allowed == d.theirs.allowed && d.ours.proxied && d.theirs.proxied && slices.Equal(d.ours.requests, d.theirs.byAll)
 	}),
 	different("dns-over-sctp", func(d *disagreement) bool {
-		return d.connection.proto == l7rules.ProtoSCTP && !d.ours.allowed && d.theirs.proxied && mentions(d.docs, "dns")
+		return d.connection.proto == l7rules.ProtoSCTP && !d.ours.proxied && d.theirs.proxied && mentions(d.docs, "dns")
 	}),
 	different("rules-of-no-type", func(d *disagreement) bool {
 		return slices.ContainsFunc(networkPolicies(d.docs), func(spec document) bool {
