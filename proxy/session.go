@@ -30,7 +30,7 @@ type Session struct {
 	decide func(flow.Request) l7rules.Decision
 	accept func(flow.Request) l7rules.Decision // the receiver's side; may be nil
 	hold   func(flow.Request)
-	record flow.Record                         // reused for every decision of this session
+	record flow.Record // reused for every decision of this session
 	sink   flow.Sink
 
 	kind    string // record type of what has no request
