@@ -1,3 +1,8 @@
+//go:build !race
+
+// What the race detector costs would hide what is measured here: make test runs these
+// without it.
+
 package explain
 
 import (
@@ -54,8 +59,8 @@ spec:
 	return NewSet(policies, nil)
 }
 
-// TestDiffScale compares two sets of 200 policies in which a tenth differs.
-func TestDiffScale(t *testing.T) {
+// TestScaleDiff compares two sets of 200 policies in which a tenth differs.
+func TestScaleDiff(t *testing.T) {
 	older := services(t, 200, nil)
 	newer := services(t, 200, func(i int, text string) string {
 		switch i % 40 {
@@ -83,8 +88,8 @@ func TestDiffScale(t *testing.T) {
 	if len(c.Differences) < 20 {
 		t.Errorf("only %d differences", len(c.Differences))
 	}
-	// A race detector takes ten times as long.
-	if bar := 50 * time.Second; took > bar {
+	// 5 seconds are the aim; a machine that does much else takes longer.
+	if bar := 30 * time.Second; took > bar {
 		t.Errorf("it took %v", took)
 	}
 	for i := range c.Differences {
@@ -97,8 +102,8 @@ func TestDiffScale(t *testing.T) {
 	}
 }
 
-// TestReviewScale looks for rules that change nothing among 200 policies.
-func TestReviewScale(t *testing.T) {
+// TestScaleReview looks for rules that change nothing among 200 policies.
+func TestScaleReview(t *testing.T) {
 	set := services(t, 200, func(i int, text string) string {
 		if i == 17 {
 			return text + "  - toPorts: [{ports: [{port: \"25\", protocol: TCP}]}]\n"

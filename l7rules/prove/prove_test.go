@@ -335,7 +335,7 @@ func inCIDR(c l7rules.CIDR, a netip.Addr) bool {
 func TestDiffIsExact(t *testing.T) {
 	g := generator{rand.New(rand.NewPCG(11, 12)), t}
 	found := map[bool]int{}
-	for range 40 {
+	for range 40 / slow {
 		older := g.policies(1 + g.IntN(4))
 		newer := g.changed(older)
 		result, err := Diff(older, newer, Known{}, true)
@@ -388,7 +388,7 @@ func TestDiffIsExact(t *testing.T) {
 			t.Fatalf("a set differs from itself: %+v, %v", same, err)
 		}
 	}
-	if found[true] < 40 || found[false] < 40 {
+	if found[true] < 40/slow || found[false] < 40/slow {
 		t.Errorf("too few flows differ: %v", found)
 	}
 }
@@ -496,7 +496,7 @@ func refHTTP(rules []*l7rules.HTTPRule, r *l7rules.HTTPRequest, only bool) bool 
 func TestProveIsExact(t *testing.T) {
 	g := generator{rand.New(rand.NewPCG(13, 14)), t}
 	results := map[bool]int{}
-	for range 150 {
+	for range 150 / slow {
 		policies := g.policies(1 + g.IntN(5))
 		c := g.claim()
 		proofs, err := Prove(policies, []*Claim{c}, Known{})
@@ -524,7 +524,7 @@ func TestProveIsExact(t *testing.T) {
 			}
 		}
 	}
-	if results[true] < 10 || results[false] < 30 {
+	if results[true] < 10/slow || results[false] < 30/slow {
 		t.Errorf("too few of one kind: %v", results)
 	}
 }

@@ -45,7 +45,7 @@ func TestPathsAreWhatTheProxyMakes(t *testing.T) {
 		}
 	}
 	check("*")
-	for range 120_000 {
+	for range 120_000 / slow {
 		s := ""
 		if g.IntN(20) > 0 {
 			s = "/"
@@ -61,7 +61,7 @@ func TestPathsAreWhatTheProxyMakes(t *testing.T) {
 			return
 		}
 	}
-	if counts[true] < 5_000 || counts[false] < 5_000 {
+	if counts[true] < 5_000/slow || counts[false] < 5_000/slow {
 		t.Errorf("too few of one kind: %v", counts)
 	}
 }
@@ -83,7 +83,7 @@ func TestMethodsAndHosts(t *testing.T) {
 	d = hosts()
 	g := rand.New(rand.NewPCG(3, 4))
 	pieces := []string{"a", "z", "A", "0", "9", "-", ".", "_", "~", ":", ":", "[", "]", "[::1]", "%", "g", "/", "@"}
-	for range 50_000 {
+	for range 50_000 / slow {
 		h := ""
 		for range g.IntN(9) {
 			h += pieces[g.IntN(len(pieces))]
@@ -113,7 +113,7 @@ func TestWordsAreAll(t *testing.T) {
 	}
 	parts := []string{"a", "b", "/", "[ab]", "a*", "(a|b/)?", ".*", "[^/]*", `\b`, "^", "$", "a{2,3}", "(?i:A)", `\?`, `\Qa-`, "(ab|a)", `\B`, "x", "b+?", ".", "[^a]"}
 	g := rand.New(rand.NewPCG(5, 6))
-	for range 200 {
+	for range 200 / slow {
 		var patterns []*match.Pattern
 		for range 1 + g.IntN(4) {
 			p := ""
@@ -186,8 +186,10 @@ func TestWordsAreBounded(t *testing.T) {
 	for i := range 14 { // 16,384 classes
 		many = append(many, compile(t, "/.*"+string(rune('a'+i))+".*"))
 	}
-	if _, err := words(paths(false), many); err == nil {
-		t.Error("more than maxWords classes: no error")
+	if slow == 1 {
+		if _, err := words(paths(false), many); err == nil {
+			t.Error("more than maxWords classes: no error")
+		}
 	}
 	list, err := words(methods(), nil)
 	if err != nil || len(list) != 1 || len(list[0].value) != 1 || !slices.Equal(list[0].patterns, newSet(1)) {

@@ -1,0 +1,6 @@
+//go:build race
+
+package explain
+
+// slow is how much less of what is random or long the race detector gets to see.
+const slow = 5
