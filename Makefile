@@ -29,7 +29,7 @@ build: ## bin/weir, one static binary; needs Go and nothing else
 test: build ## vet and every test that needs only Go and root, with the race detector where there is a C compiler
 	$(GO) vet ./...
 	$(GO) test $(RACE) -timeout 10m ./...
-	$(if $(RACE),$(GO) test -run TestScale ./agent ./agent/explain)
+	$(if $(RACE),$(GO) test -p 1 -run TestScale ./agent ./agent/explain)
 	@e2e/kernel-note $(WEIR)
 
 demo: build ## what weir does, on one screen; needs root
