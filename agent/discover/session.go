@@ -147,7 +147,9 @@ func (s *session) relist() error {
 		images[l.ImageID] = true
 		r := s.known[l.ID]
 		running := l.State == "running" || l.State == "paused"
-		if r == nil || r.running != running || r.name != l.name() || r.pid != 0 && !s.machine.alive(r) {
+		// One that runs without a process that we know of may have been looked at while it
+		// was between two.
+		if r == nil || r.running != running || r.name != l.name() || (running || r.pid != 0) && !s.machine.alive(r) {
 			s.look(l.ID, !s.told)
 		}
 	}
