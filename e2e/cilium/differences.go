@@ -93,6 +93,7 @@ var differences = []difference{
 	different("repeated-header-fields", repeatedFields),
 	wider("entities-of-one-family", `^spec[^ ]*\.(from|to)Entities\[[0-9]+\]: Unsupported value: "world-ipv[46]"`),
 	wider("case-of-roles", `\.kafka\[[0-9]+\]\.role: Unsupported value: "(?i:produce|consume)"`),
+	wider("names-and-patterns-in-one", `\.dns\[[0-9]+\]" must validate one and only one schema \(oneOf\)\. Found 2`),
 	wider("server-names-twice", `\.serverNames\[[0-9]+\]: Duplicate value: `),
 	wider("nothing-about-traffic", `^spec[^ ]*\.description: Invalid value: |ObjectMeta\.(labels|annotations) of type`),
 	wider("alphabet-of-labels", `invalid label selector: \[?match[^ ]*: Invalid value: |^spec[^ ]*\.matchLabels\.[^ ]*: (Invalid value: .* should match |Too long: )`),

@@ -40,7 +40,7 @@ func (g generator) documents() []document {
 			doc = g.networkPolicy(name)
 		} else if g.oneIn(4) {
 			mutant := g.mutate(doc)
-			if meta, ok := mutant["metadata"].(document); ok && meta["name"] == name && !hasRuleTwice(mutant) {
+			if meta, ok := mutant["metadata"].(document); ok && meta["name"] == name && !hasRuleTwice(mutant) && !protocolsAstray(mutant) {
 				doc = mutant
 			}
 		}

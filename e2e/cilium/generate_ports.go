@@ -2,6 +2,7 @@ package cilium
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -34,7 +35,15 @@ func (g generator) portRule(direction string, deny bool) any {
 	return p
 }
 
+// otherProtocol fills in an element of toPorts, without a rule twice.
 func (g generator) otherProtocol(p document, direction string) {
+	for g.anyOtherProtocol(p, direction); hasRuleTwice(p); {
+		g.anyOtherProtocol(p, direction)
+	}
+}
+
+func (g generator) anyOtherProtocol(p document, direction string) {
+	clear(p)
 	port := func(n int, protocols ...string) []any {
 		return []any{document{"port": strconv.Itoa(n), "protocol": pick(g, protocols...)}}
 	}
@@ -53,6 +62,34 @@ func (g generator) otherProtocol(p document, direction string) {
 			p["rules"] = document{"dns": g.list(1, 3, func() any { return g.nameRule() })}
 		}
 	}
+}
+
+// protocolsAstray reports whether request rules stand beside ports that are not for their
+// protocol: then there is no telling which requests to make there.
+func protocolsAstray(doc document) bool {
+	for _, p := range places(doc) {
+		m, ok := p.value.(document)
+		if !ok {
+			continue
+		}
+		rules, _ := m["rules"].(document)
+		want := map[int]bool{dnsPort: rules["dns"] != nil, kafkaPort: rules["kafka"] != nil, tlsPort: m["serverNames"] != nil}
+		other := want[dnsPort] || want[kafkaPort] || want[tlsPort]
+		if !other && rules["http"] == nil {
+			continue
+		}
+		list, _ := m["ports"].([]any)
+		for _, element := range list {
+			numbers := portsIn([]document{{"ports": element}})
+			for _, special := range []int{dnsPort, kafkaPort, tlsPort} {
+				covered := len(numbers) > 0 && slices.Min(numbers) <= special && special <= slices.Max(numbers)
+				if covered != want[special] {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // nameRule is an element of dns and toFQDNs.
