@@ -98,7 +98,6 @@ func TestLenientEnds(t *testing.T) {
 	s := serve(t, handlers, 0)
 	c := s.connect(t, Inbound{Protocol: "x", Lenient: true, Dial: func(context.Context) (*net.TCPConn, error) { return dialed, nil },
 		Judge: func(flow.Request) l7rules.Decision { return l7rules.Decision{Reason: "no"} }})
-	io.WriteString(c, "hello")
 	wantReset(t, c)
 	wantReset(t, upstream)
 	s.wantRecords(t, "DROPPED tcp-connect: no")
