@@ -58,6 +58,7 @@ type Agent struct {
 
 	mu        sync.Mutex
 	changed   map[uint32]bool // endpoints whose open connections are
+	resynced  time.Time
 	policies  []*l7rules.Policy
 	revision  int
 	applied   time.Time

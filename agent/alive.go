@@ -15,9 +15,10 @@ import (
 // Looking after workloads: something may be missed by any event, so everything is
 // looked at every sweepEvery; where an event says that something happened, sooner.
 const (
-	sweepEvery = 10 * time.Second
-	settle     = 50 * time.Millisecond // after an event
-	again      = time.Second           // while a workload is going
+	sweepEvery  = 10 * time.Second
+	resyncEvery = 9 * time.Second       // at every sweep that is not for an event
+	settle      = 50 * time.Millisecond // after an event
+	again       = time.Second           // while a workload is going
 )
 
 // lookAfter follows workloads as they come and go until ctx is done.
@@ -73,7 +74,12 @@ func (a *Agent) sweep() bool {
 			a.log.Error("put policies in force", "error", err)
 		}
 	}
-	if err := a.kernel.Resync(); err != nil {
+	// A workload that starts waits for a.mu, and may connect meanwhile.
+	look := a.kernel.Settle
+	if time.Since(a.resynced) >= resyncEvery {
+		look, a.resynced = a.kernel.Resync, time.Now()
+	}
+	if err := look(); err != nil {
 		a.log.Error("look after listening sockets", "error", err)
 	}
 	if len(a.dying) == 0 {

@@ -152,6 +152,23 @@ func (d *Datapath) Resync() error {
 			errs = append(errs, err)
 		}
 	}
+	return errors.Join(append(errs, d.settle())...)
+}
+
+// Settle is the part of Resync that somebody may wait for: it ends connections that lost
+// their address and finds listening sockets that were inherited. What only counts
+// again what the programs have counted takes a visit to every namespace.
+func (d *Datapath) Settle() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.cfg.Ingress {
+		return nil
+	}
+	return d.settle()
+}
+
+func (d *Datapath) settle() error {
+	var errs []error
 	for _, p := range d.places {
 		if err := p.endLost(); !errors.Is(err, errNobodyInside) {
 			errs = append(errs, err)
