@@ -13,10 +13,10 @@ import (
 // without telling the scheduler about a call that cannot block. That is worth 15
 // % of a proxy's throughput. Nothing is allocated per call.
 //
-// One goroutine at a time may read (Read, Fill) and one may write (Write); all
-// other methods may be called from any. Reading never waits before it has tried:
-// the poller is edge-triggered, and a FIN that came with the data makes no
-// second edge.
+// One goroutine at a time may read (Read, Fill, Each) and one may write (Write); all
+// other methods may be called from any. Read and Fill never wait before they have tried:
+// the poller is edge-triggered, and a FIN that came with the data makes no second
+// edge. Each, and Fill after Queue, do wait first, on a stream that is watched for that.
 type Stream struct {
 	conn *net.TCPConn
 	raw  syscall.RawConn
